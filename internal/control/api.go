@@ -1,0 +1,91 @@
+package control
+
+import (
+	"time"
+
+	"github.com/weirproxy/weir/internal/session"
+)
+
+// Status is the answer to GET /v1/status.
+type Status struct {
+	Ready    bool              `json:"ready"`
+	Problems []string          `json:"problems,omitempty"` // why it is not ready, or what is wrong although it is
+	Node     string            `json:"node"`
+	Version  string            `json:"version"`
+	PID      int               `json:"pid"`
+	Started  time.Time         `json:"started"`
+	Mode     string            `json:"mode"` // enforce | observe
+	Policy   string            `json:"policy"`
+	Cgroups  []string          `json:"cgroups"`
+	Links    []Link            `json:"links"`
+	Networks []Network         `json:"network_namespaces"`
+	Backends []Backend         `json:"backends"`
+	Issuers  []Issuer          `json:"issuers"`
+	Flows    int               `json:"flows"`
+	Audit    Audit             `json:"audit"`
+	Counters map[string]uint64 `json:"counters"`
+}
+
+// Link is one attached eBPF program.
+type Link struct {
+	Program string `json:"program"`
+	Cgroup  string `json:"cgroup"`
+	LinkID  uint32 `json:"link_id"`
+	ProgID  uint32 `json:"prog_id"`
+}
+
+// Network is one network namespace that the agent listens in.
+type Network struct {
+	Inode     uint64   `json:"inode"`
+	Cookie    uint64   `json:"cookie"`
+	Listeners []string `json:"listeners"`
+	Problem   string   `json:"problem,omitempty"`
+}
+
+// Backend is a configured backend and where it is found just now.
+type Backend struct {
+	Name         string   `json:"name"`
+	Protocol     string   `json:"protocol"`
+	Destinations []string `json:"destinations"`
+	Problem      string   `json:"problem,omitempty"`
+}
+
+// Issuer is what a client needs to sign in.
+type Issuer struct {
+	Issuer   string `json:"issuer"`
+	ClientID string `json:"client_id"`
+	Kind     string `json:"kind"`
+	CAFile   string `json:"ca_file,omitempty"`
+}
+
+// Audit is the state of the audit log.
+type Audit struct {
+	Dir        string `json:"dir"`
+	Durability string `json:"durability"`
+	Seq        uint64 `json:"seq"`
+	Problem    string `json:"problem,omitempty"`
+}
+
+// Identity is who somebody is signed in as: whoami, bind and exec answer it.
+type Identity struct {
+	User    string    `json:"user"`
+	Subject string    `json:"subject"`
+	Issuer  string    `json:"issuer"`
+	Groups  []string  `json:"groups"`
+	Kind    string    `json:"kind"`
+	Actor   string    `json:"actor,omitempty"`
+	Expires time.Time `json:"expires"`
+	Session string    `json:"session"`
+	Scope   string    `json:"scope"` // what it is bound to, in words
+}
+
+// Bind is the body of POST /v1/login and of POST /v1/exec: an ID token. For exec
+// an empty token means the caller's own login.
+type Bind struct {
+	Token string `json:"token,omitempty"`
+}
+
+// Flows is the answer to GET /v1/flows.
+type Flows struct {
+	Flows []session.FlowInfo `json:"flows"`
+}

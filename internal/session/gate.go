@@ -1,0 +1,359 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/weirproxy/weir/internal/flow"
+	"github.com/weirproxy/weir/internal/policy"
+	"github.com/weirproxy/weir/pkg/auditlog"
+)
+
+// Grant is the permission to dial for one flow. Only Gate.Admit makes one; the
+// zero value is refused by everybody who takes it.
+type Grant struct {
+	flow *flow.Flow
+	who  *flow.Principal
+}
+
+// Valid reports whether the grant was made by a gate.
+func (g Grant) Valid() bool { return g.flow != nil }
+
+// Flow is the flow that was admitted, with its database and login.
+func (g Grant) Flow() flow.Flow { return *g.flow }
+
+// Principal is who was admitted; nil only in observe mode.
+func (g Grant) Principal() *flow.Principal { return g.who }
+
+// Refusal is why something was not allowed. Message is for the user: it starts
+// with "weir:", names the rule or the cause and says what to do, and holds no
+// data, credential or other person's statement.
+type Refusal struct {
+	Reason  flow.Reason
+	Rule    string
+	Message string
+	Fatal   bool // the flow must end after it
+}
+
+func (r *Refusal) Error() string { return r.Message }
+
+// Mode says what a decision is for.
+type Mode int
+
+const (
+	// Run decides actions that are executed when allowed: their intents are
+	// durable before the decision is returned.
+	Run Mode = iota
+	// Check decides actions ahead of their execution (PostgreSQL's Parse): a
+	// denial is recorded, an allowed one is not, because Run will ask again.
+	Check
+)
+
+// Ticket is an allowed action whose outcome is owed.
+type Ticket struct {
+	id    string
+	start time.Time
+}
+
+// Decision is the gate's answer on a list of actions. Only a Gate makes one that
+// is allowed.
+type Decision struct {
+	allowed bool
+	// Refusal is set when the decision is not allowed.
+	Refusal *Refusal
+	// Tickets holds one per action of a Run, in their order.
+	Tickets []Ticket
+	// Masks are those that apply to the principal under Revision.
+	Masks    []*policy.Mask
+	Revision string
+}
+
+// Allowed reports whether the actions may be forwarded.
+func (d *Decision) Allowed() bool { return d != nil && d.allowed }
+
+// Outcome is how an allowed action ended.
+type Outcome struct {
+	Ticket Ticket
+	Status string // auditlog.Status*
+	Code   string
+	Rows   int64
+	Bytes  int64 // of results sent to the client
+	Masks  []auditlog.Mask
+}
+
+// Gate is the one gate of a flow: who, whether, and on record. Its methods are
+// safe for concurrent use.
+type Gate struct {
+	server *Server
+	flow   *flow.Flow
+	who    *flow.Principal
+	whoErr error
+	entry  *entry
+
+	mu        sync.Mutex
+	opened    bool
+	refused   *Refusal
+	assurance string
+}
+
+// Flow is the flow that the gate stands in front of.
+func (g *Gate) Flow() *flow.Flow { return g.flow }
+
+// Principal is the identity of the flow, nil when nobody is signed in.
+func (g *Gate) Principal() *flow.Principal { return g.who }
+
+// Admit decides whether this principal may use the backend at all: the action
+// connect on resource. On success the flow's database and login are set. The
+// error is always a *Refusal.
+func (g *Gate) Admit(ctx context.Context, database, resource string) (Grant, error) {
+	g.flow.Database = database
+	refusal := g.admit(resource)
+	if refusal != nil && g.server.Observe {
+		g.server.Log.Warn("observe: would have refused", "flow", g.flow.ID, "reason", refusal.Message)
+		refusal = nil
+	}
+	if refusal == nil && context.Cause(ctx) != nil {
+		refusal = refusalFor(context.Cause(ctx))
+	}
+	if login, ok := g.server.Login(g.flow.Backend, g.who); ok {
+		g.flow.Login = login
+	} else if refusal == nil {
+		refusal = &Refusal{Reason: flow.ReasonDenied, Fatal: true, Message: fmt.Sprintf(
+			"weir: backend %q has no credentials entry for your groups; ask whoever keeps weir's configuration to add one", g.flow.Backend)}
+	}
+	if refusal != nil {
+		g.mu.Lock()
+		g.refused = refusal
+		g.mu.Unlock()
+		return Grant{}, refusal
+	}
+	g.entry.admitted(g.flow)
+	return Grant{flow: g.flow, who: g.who}, nil
+}
+
+func (g *Gate) admit(resource string) *Refusal {
+	if g.whoErr != nil {
+		return refusalFor(g.whoErr)
+	}
+	if r := g.expired(); r != nil {
+		return r
+	}
+	action := &flow.Action{Accesses: []flow.Access{{Verb: flow.Connect, Resource: resource}}}
+	d := g.server.Policy().Decide(g.input(action))
+	r := g.refusalOf(d)
+	if r != nil {
+		r.Fatal = true
+	}
+	return r
+}
+
+// Opened records flow.open: the backend has accepted the login. Nothing may be
+// said to the client before it returns nil.
+func (g *Gate) Opened(ctx context.Context, up auditlog.Upstream, assurance string) error {
+	g.mu.Lock()
+	g.opened, g.assurance = true, assurance
+	g.mu.Unlock()
+	ev := g.event(auditlog.FlowOpen)
+	ev.Process = processEvent(&g.flow.Process)
+	ev.Upstream, ev.Assurance = &up, assurance
+	if err := g.server.Record.Append(ctx, false, ev); err != nil {
+		return g.unrecordable(err)
+	}
+	return nil
+}
+
+// Decide decides actions as a whole: all of them may be forwarded or none. It
+// may block: on the recorder, later on other people.
+func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *Decision {
+	pol := g.server.Policy()
+	d := &Decision{Revision: pol.Revision()}
+	if cause := context.Cause(ctx); cause != nil {
+		d.Refusal = refusalFor(cause)
+	} else {
+		d.Refusal = g.expired()
+	}
+	verdicts := make([]policy.Decision, len(actions))
+	for i, a := range actions {
+		if a.ID == "" {
+			a.ID = ulid.Make().String()
+		}
+		if d.Refusal != nil {
+			verdicts[i] = policy.Decision{Verdict: flow.Deny, Reason: d.Refusal.Message}
+			continue
+		}
+		verdicts[i] = pol.Decide(g.input(a))
+	}
+	if d.Refusal == nil {
+		d.Refusal = g.firstRefusal(verdicts)
+	}
+	if d.Refusal != nil && g.server.Observe && !d.Refusal.Fatal {
+		d.allowed = true
+	} else {
+		d.allowed = d.Refusal == nil
+	}
+	if mode == Check && d.allowed {
+		d.Masks = g.masks(pol)
+		return d
+	}
+	if err := g.recordIntents(ctx, d, verdicts, actions); err != nil {
+		return &Decision{Revision: d.Revision, Refusal: g.unrecordable(err)}
+	}
+	if !d.allowed {
+		return d
+	}
+	d.Masks = g.masks(pol)
+	if d.Refusal != nil { // observe
+		d.Refusal = nil
+	}
+	now := g.server.Now()
+	d.Tickets = make([]Ticket, len(actions))
+	for i, a := range actions {
+		d.Tickets[i] = Ticket{id: a.ID, start: now}
+	}
+	g.entry.actions.Add(int64(len(actions)))
+	return d
+}
+
+func (g *Gate) masks(pol Policy) []*policy.Mask {
+	if g.server.Observe {
+		return nil
+	}
+	return pol.Masks(g.who, g.flow.Backend)
+}
+
+// recordIntents writes one event per action; the whole list is durable or none.
+func (g *Gate) recordIntents(ctx context.Context, d *Decision, verdicts []policy.Decision, actions []*flow.Action) error {
+	events := make([]*auditlog.Event, len(actions))
+	for i, a := range actions {
+		ev := g.event(auditlog.ActionEvent)
+		ev.Action = actionEvent(a)
+		ev.Verdict, ev.Rule, ev.Policy = string(verdicts[i].Verdict), verdicts[i].Rule, d.Revision
+		switch {
+		case verdicts[i].Verdict != flow.Allow:
+			ev.Reason = verdicts[i].Reason
+			if a.Problem != "" {
+				ev.Reason = a.Problem
+			}
+		case !d.allowed:
+			ev.Verdict = string(flow.Deny)
+			ev.Reason = "another statement of the same message was refused"
+		}
+		if !d.allowed {
+			ev.Result = &auditlog.Result{Status: auditlog.StatusDenied}
+		}
+		events[i] = ev
+	}
+	return g.server.Record.Append(ctx, !d.allowed, events...)
+}
+
+func (g *Gate) firstRefusal(verdicts []policy.Decision) *Refusal {
+	for _, v := range verdicts {
+		if r := g.refusalOf(v); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+func (g *Gate) refusalOf(d policy.Decision) *Refusal {
+	switch d.Verdict {
+	case flow.Allow:
+		return nil
+	case flow.Approve:
+		return &Refusal{Reason: flow.ReasonDenied, Rule: d.Rule, Message: fmt.Sprintf(
+			"weir: rule %q wants another person's approval for this, and approvals are not configured on this node; ask whoever keeps weir's policy", d.Rule)}
+	}
+	msg := "weir: " + d.Reason
+	if d.Rule == "" {
+		msg += "; ask whoever keeps weir's policy for a rule that allows it"
+	}
+	return &Refusal{Reason: flow.ReasonDenied, Rule: d.Rule, Message: msg}
+}
+
+// Complete records the outcomes of allowed actions.
+func (g *Gate) Complete(outcomes []Outcome) error {
+	if len(outcomes) == 0 {
+		return nil
+	}
+	now := g.server.Now()
+	events := make([]*auditlog.Event, len(outcomes))
+	for i, o := range outcomes {
+		ev := g.event(auditlog.ActionEvent)
+		ev.Action = &auditlog.Action{ID: o.Ticket.id, Phase: auditlog.PhaseOutcome}
+		ev.Result = &auditlog.Result{Status: o.Status, Code: o.Code, Rows: o.Rows, Bytes: o.Bytes,
+			DurationUS: now.Sub(o.Ticket.start).Microseconds()}
+		ev.Masks = o.Masks
+		events[i] = ev
+	}
+	// An outcome must reach the log although the flow's context has ended.
+	if err := g.server.Record.Append(context.Background(), false, events...); err != nil {
+		return g.unrecordable(err)
+	}
+	return nil
+}
+
+func (g *Gate) input(a *flow.Action) policy.Input {
+	return policy.Input{Principal: g.who, Flow: g.flow, Action: a, Now: g.server.Now()}
+}
+
+func (g *Gate) expired() *Refusal {
+	if g.who == nil || g.who.Expires.IsZero() || g.server.Now().Before(g.who.Expires) {
+		return nil
+	}
+	return refusalFor(ErrExpired)
+}
+
+// refusalFor puts an identity error or a cause of cutting into words.
+func refusalFor(err error) *Refusal {
+	r := &Refusal{Fatal: true, Message: "weir: " + err.Error()}
+	switch {
+	case errors.Is(err, ErrExpired):
+		r.Reason = flow.ReasonExpired
+		r.Message += "; sign in again with `weir login`, or start the command again under `weir exec` with a fresh token"
+	case errors.Is(err, ErrRevoked):
+		r.Reason = flow.ReasonRevoked
+		r.Message += "; sign in again with `weir login`"
+	case errors.Is(err, ErrDrained):
+		r.Reason = flow.ReasonDrained
+		r.Message += "; connect again in a moment"
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		r.Reason = flow.ReasonInternal
+	default:
+		r.Reason = flow.ReasonNoIdentity
+	}
+	return r
+}
+
+func (g *Gate) unrecordable(err error) *Refusal {
+	g.server.Log.Error("the audit log cannot be written: actions are refused until it can", "flow", g.flow.ID, "error", err)
+	return &Refusal{Reason: flow.ReasonRecorder, Fatal: true,
+		Message: "weir: this cannot be recorded just now, so it is refused; tell whoever runs weir on this node (`weir status` there says why)"}
+}
+
+// finish writes the one closing event of the flow.
+func (g *Gate) finish(reason flow.Reason, err error) error {
+	g.mu.Lock()
+	opened, refused, assurance := g.opened, g.refused, g.assurance
+	g.mu.Unlock()
+	kind := auditlog.FlowClose
+	if !opened {
+		kind = auditlog.FlowRefused
+	}
+	ev := g.event(kind)
+	ev.Reason, ev.Assurance = string(reason), assurance
+	ev.Process = processEvent(&g.flow.Process)
+	if !opened {
+		ev.Verdict = string(flow.Deny)
+		if refused != nil {
+			ev.Rule, ev.Reason = refused.Rule, string(refused.Reason)
+		}
+		ev.Policy = g.server.Policy().Revision()
+	}
+	g.entry.ended(flow.Reason(ev.Reason))
+	return g.server.Record.Append(context.Background(), !opened, ev)
+}

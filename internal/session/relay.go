@@ -1,0 +1,242 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/weirproxy/weir/internal/flow"
+)
+
+// Buffer sizes of the goroutine driver, bytes. 64 KiB towards the client: larger
+// ones gained nothing measurable (bulk results); requests are small.
+const (
+	clientBuffer = 16 << 10
+	serverBuffer = 64 << 10
+)
+
+// goodbyeTimeout bounds the last write to a client that is being cut.
+const goodbyeTimeout = time.Second
+
+// Relay drives an engine on two goroutines until either side is done, and
+// returns when both have ended. It closes server; the client's connection stays
+// its owner's. A nil error means that the client ended the flow.
+func Relay(ctx context.Context, g *Gate, e Engine, client, server net.Conn) error {
+	r := &relay{gate: g, engine: e, client: client, server: server}
+	g.entry.setIdle(r.idle)
+	defer g.entry.setIdle(nil)
+
+	cutDone := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(cutDone); r.cut(context.Cause(ctx)) })
+	defer func() {
+		if !stop() {
+			<-cutDone // the client is still open: its last words are being written
+		}
+	}()
+
+	fromClient := make(chan error, 1)
+	go func() {
+		err := r.pumpClient(ctx)
+		if err == nil {
+			err = closeWrite(server) // the server finishes what it has and closes
+		}
+		if err != nil {
+			server.Close()
+		}
+		fromClient <- err
+	}()
+	serverErr := r.pumpServer()
+	server.Close()
+	_ = client.SetReadDeadline(time.Unix(1, 0)) // nothing more can be answered
+	clientErr := <-fromClient
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.End(&r.last)
+	if err := g.Complete(r.last.Outcomes); err != nil {
+		return err
+	}
+	return firstEnd(r.clientDone, clientErr, serverErr)
+}
+
+// firstEnd picks the error that ended the flow: the client's own end comes
+// first, then a refusal or a protocol error, then the loss of the server.
+func firstEnd(clientDone bool, clientErr, serverErr error) error {
+	var end *End
+	var refusal *Refusal
+	for _, err := range []error{clientErr, serverErr} {
+		if errors.As(err, &end) || errors.As(err, &refusal) {
+			return err
+		}
+	}
+	if clientDone {
+		return nil
+	}
+	return &End{Reason: flow.ReasonServerClosed, Err: serverErr}
+}
+
+type relay struct {
+	gate           *Gate
+	client, server net.Conn
+
+	// mu guards the engine. Whoever has output for a side takes that side's lock
+	// before letting go of mu, so that output is written in the engine's order,
+	// and a slow reader on one side does not hold up the other.
+	mu         sync.Mutex
+	engine     Engine
+	clientDone bool
+	last       Output
+	toClient   sync.Mutex
+	toServer   sync.Mutex
+}
+
+func (r *relay) idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.engine.Idle()
+}
+
+// pumpClient moves the client's bytes until it has no more; nil at its end.
+func (r *relay) pumpClient(ctx context.Context) error {
+	buf := make([]byte, clientBuffer)
+	var out Output
+	for {
+		n, err := r.client.Read(buf)
+		if n > 0 {
+			r.gate.entry.up.Add(int64(n))
+			if e := r.fromClient(ctx, buf[:n], &out); e != nil {
+				return e
+			}
+		}
+		if err != nil {
+			r.mu.Lock()
+			r.clientDone = true
+			r.mu.Unlock()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func (r *relay) fromClient(ctx context.Context, b []byte, out *Output) error {
+	for len(b) > 0 {
+		r.mu.Lock()
+		n, err := r.engine.Client(b, out)
+		q := r.engine.Pending()
+		if e := r.flush(out, err); e != nil {
+			return e
+		}
+		b = b[n:]
+		if q == nil {
+			continue
+		}
+		a := &Answered{}
+		a.Actions, a.Extra = q.Resolve(ctx)
+		a.Decision = r.gate.Decide(ctx, q.Mode, a.Actions)
+		r.mu.Lock()
+		err = r.engine.Answer(a, out)
+		if e := r.flush(out, err); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+func (r *relay) pumpServer() error {
+	buf := make([]byte, serverBuffer)
+	var out Output
+	for {
+		n, err := r.server.Read(buf)
+		if n > 0 {
+			r.mu.Lock()
+			e := r.engine.Server(buf[:n], &out)
+			if e := r.flush(&out, e); e != nil {
+				return e
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// flush is called with mu held and lets go of it. Outcomes are recorded first: a
+// client that has seen the end of its statement finds it in the log. engineErr
+// is returned when everything is written.
+func (r *relay) flush(out *Output, engineErr error) error {
+	defer out.reset()
+	err := r.gate.Complete(out.Outcomes)
+	toServer, toClient := out.ToServer.Ranges(), out.ToClient.Ranges()
+	if len(toServer) > 0 {
+		r.toServer.Lock()
+		defer r.toServer.Unlock()
+	}
+	if len(toClient) > 0 {
+		r.toClient.Lock()
+		defer r.toClient.Unlock()
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if e := writeAll(r.server, toServer); e != nil && engineErr == nil {
+		engineErr = e
+	}
+	if len(toClient) > 0 {
+		r.gate.entry.down.Add(int64(out.ToClient.Len()))
+		if e := writeAll(r.client, toClient); e != nil && engineErr == nil {
+			engineErr = e
+		}
+	}
+	return engineErr
+}
+
+// cut ends a live flow: the client is told why where its stream permits, then
+// both sides are closed, which ends the pumps.
+func (r *relay) cut(cause error) {
+	_ = r.client.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+	_ = r.server.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+	r.mu.Lock()
+	var out Output
+	r.engine.Goodbye(refusalFor(cause), &out)
+	_ = r.flush(&out, nil)
+	r.server.Close()
+}
+
+func writeAll(c net.Conn, ranges [][]byte) error {
+	switch len(ranges) {
+	case 0:
+		return nil
+	case 1:
+		_, err := c.Write(ranges[0])
+		return err
+	}
+	if _, ok := c.(*net.TCPConn); ok {
+		bufs := net.Buffers(ranges)
+		_, err := bufs.WriteTo(c)
+		return err
+	}
+	// TLS: one record instead of one for each range.
+	n := 0
+	for _, b := range ranges {
+		n += len(b)
+	}
+	joined := make([]byte, 0, n)
+	for _, b := range ranges {
+		joined = append(joined, b...)
+	}
+	_, err := c.Write(joined)
+	return err
+}
+
+func closeWrite(c net.Conn) error {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return c.Close()
+}

@@ -1,0 +1,174 @@
+package auditlog
+
+import "time"
+
+// Version is the schema version of Event, its field "v".
+const Version = 1
+
+// Kind is the type of an event.
+type Kind string
+
+// The kinds of events.
+const (
+	AgentStart      Kind = "agent.start"
+	AgentStop       Kind = "agent.stop"
+	PolicyLoad      Kind = "policy.load"
+	ConfigLoad      Kind = "config.load"
+	IdentityBind    Kind = "identity.bind"
+	IdentityUnbind  Kind = "identity.unbind"
+	FlowOpen        Kind = "flow.open"
+	FlowClose       Kind = "flow.close"
+	FlowRefused     Kind = "flow.refused"
+	ActionEvent     Kind = "action"
+	ApprovalRequest Kind = "approval.request"
+	ApprovalDecide  Kind = "approval.decide"
+	ApprovalExpire  Kind = "approval.expire"
+	Recording       Kind = "recording"
+	Gap             Kind = "gap"
+	BypassBlocked   Kind = "bypass.blocked"
+	EvidenceExport  Kind = "evidence.export"
+)
+
+// Event is one line of the audit log. Seq and Time are set by the log itself.
+// Fields that do not apply are left out of the JSON.
+type Event struct {
+	V       int       `json:"v"`
+	Seq     uint64    `json:"seq"`
+	Time    time.Time `json:"time"` // UTC, nanoseconds
+	Node    string    `json:"node"`
+	Kind    Kind      `json:"kind"`
+	Flow    string    `json:"flow,omitempty"`
+	Session string    `json:"session,omitempty"` // id of the login or exec binding
+
+	Principal *Principal `json:"principal,omitempty"`
+	Process   *Process   `json:"process,omitempty"`
+
+	Backend     string `json:"backend,omitempty"`
+	Protocol    string `json:"protocol,omitempty"`
+	Destination string `json:"destination,omitempty"` // address:port that the client asked for
+	Database    string `json:"database,omitempty"`
+	Login       string `json:"login,omitempty"` // account used at the backend
+
+	Action  *Action `json:"action,omitempty"`
+	Verdict string  `json:"verdict,omitempty"` // allow | deny | approve
+	Rule    string  `json:"rule,omitempty"`
+	Policy  string  `json:"policy,omitempty"` // digest of the policy in force
+	Reason  string  `json:"reason,omitempty"`
+
+	Approval *Approval `json:"approval,omitempty"`
+	Masks    []Mask    `json:"masks,omitempty"`
+	Result   *Result   `json:"result,omitempty"`
+	Upstream *Upstream `json:"upstream,omitempty"`
+
+	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
+	Log       *Log   `json:"log,omitempty"`       // once sealed
+}
+
+// Principal is the verified identity that an event is about.
+type Principal struct {
+	Issuer  string     `json:"issuer"`
+	Subject string     `json:"subject"`
+	User    string     `json:"user"`
+	Groups  []string   `json:"groups"`
+	Kind    string     `json:"kind"`
+	TokenID string     `json:"token_id,omitempty"`
+	Actor   *Actor     `json:"actor,omitempty"`
+	Expires *time.Time `json:"expires,omitempty"`
+}
+
+// Actor is who acts for the principal (RFC 8693).
+type Actor struct {
+	Issuer  string `json:"issuer,omitempty"`
+	Subject string `json:"subject"`
+	User    string `json:"user,omitempty"`
+	Actor   *Actor `json:"actor,omitempty"`
+}
+
+// Process is the caller of connect(2). LoginUID and AuditSession are left out
+// when unset.
+type Process struct {
+	PID          int     `json:"pid"`
+	Exe          string  `json:"exe,omitempty"`
+	Comm         string  `json:"comm,omitempty"`
+	UID          uint32  `json:"uid"`
+	LoginUID     *uint32 `json:"loginuid,omitempty"`
+	AuditSession *uint32 `json:"audit_session,omitempty"`
+	Cgroup       string  `json:"cgroup,omitempty"`
+	Pod          *Pod    `json:"pod,omitempty"`
+}
+
+// Pod is a Kubernetes pod.
+type Pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+	Container string `json:"container,omitempty"`
+}
+
+// Phases of an action.
+const (
+	PhaseIntent  = "intent"
+	PhaseOutcome = "outcome"
+)
+
+// Action is a statement or request. The outcome repeats the id, not the text.
+type Action struct {
+	ID        string   `json:"id"`
+	Phase     string   `json:"phase"`
+	Verbs     []string `json:"verbs,omitempty"`
+	Resources []string `json:"resources,omitempty"`
+	Text      string   `json:"text,omitempty"`
+	Params    []string `json:"params,omitempty"`
+	Digest    string   `json:"digest,omitempty"`
+	Bytes     int64    `json:"bytes,omitempty"`
+}
+
+// Approval is other people's consent to an action.
+type Approval struct {
+	ID            string   `json:"id"`
+	Digest        string   `json:"digest,omitempty"`
+	Requester     string   `json:"requester,omitempty"`
+	Approvers     []string `json:"approvers,omitempty"`
+	Decided       string   `json:"decided,omitempty"` // approved | denied | refused
+	Justification string   `json:"justification,omitempty"`
+	Proof         string   `json:"proof,omitempty"`
+}
+
+// Mask counts what was masked in one column of an action's results.
+type Mask struct {
+	Column   string `json:"column"`
+	Method   string `json:"method"`
+	Source   string `json:"source"` // origin | lineage | detector | unresolved
+	Detector string `json:"detector,omitempty"`
+	Count    int64  `json:"count"`
+}
+
+// Statuses of a result.
+const (
+	StatusOK        = "ok"
+	StatusError     = "error"
+	StatusDenied    = "denied"
+	StatusCancelled = "cancelled"
+	StatusLost      = "lost"
+)
+
+// Result is how an action ended.
+type Result struct {
+	Status     string `json:"status"`
+	Code       string `json:"code,omitempty"` // SQLSTATE, HTTP status, exit status
+	Rows       int64  `json:"rows"`
+	Bytes      int64  `json:"bytes"`
+	DurationUS int64  `json:"duration_us"`
+}
+
+// Upstream is the far end of a flow.
+type Upstream struct {
+	Address string `json:"address"`
+	PID     uint32 `json:"pid,omitempty"` // the server's process id for the session
+}
+
+// Log is where a sealed event stands in the transparency log.
+type Log struct {
+	Origin string `json:"origin"`
+	Index  uint64 `json:"index"`
+}
