@@ -77,6 +77,7 @@ type Identity struct {
 	Expires time.Time `json:"expires"`
 	Session string    `json:"session"`
 	Scope   string    `json:"scope"` // what it is bound to, in words
+	Warning string    `json:"warning,omitempty"`
 }
 
 // Bind is the body of POST /v1/login and of POST /v1/exec: an ID token. For exec

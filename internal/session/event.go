@@ -13,9 +13,9 @@ func (g *Gate) event(kind auditlog.Kind) *auditlog.Event {
 		Backend: f.Backend, Protocol: string(f.Protocol), Database: f.Database, Login: f.Login,
 		Destination: f.Destination.String(),
 	}
-	if g.who != nil {
-		ev.Session = g.who.Session
-		ev.Principal = PrincipalEvent(g.who)
+	if who := g.Principal(); who != nil {
+		ev.Session = who.Session
+		ev.Principal = PrincipalEvent(who)
 	}
 	return ev
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -91,7 +92,7 @@ type Outcome struct {
 type Gate struct {
 	server *Server
 	flow   *flow.Flow
-	who    *flow.Principal
+	who    atomic.Pointer[flow.Principal] // nil: nobody; replaced when renewed
 	whoErr error
 	entry  *entry
 
@@ -105,7 +106,7 @@ type Gate struct {
 func (g *Gate) Flow() *flow.Flow { return g.flow }
 
 // Principal is the identity of the flow, nil when nobody is signed in.
-func (g *Gate) Principal() *flow.Principal { return g.who }
+func (g *Gate) Principal() *flow.Principal { return g.who.Load() }
 
 // Admit decides whether this principal may use the backend at all: the action
 // connect on resource. On success the flow's database and login are set. The
@@ -120,7 +121,7 @@ func (g *Gate) Admit(ctx context.Context, database, resource string) (Grant, err
 	if refusal == nil && context.Cause(ctx) != nil {
 		refusal = refusalFor(context.Cause(ctx))
 	}
-	if login, ok := g.server.Login(g.flow.Backend, g.who); ok {
+	if login, ok := g.server.Login(g.flow.Backend, g.Principal()); ok {
 		g.flow.Login = login
 	} else if refusal == nil {
 		refusal = &Refusal{Reason: flow.ReasonDenied, Fatal: true, Message: fmt.Sprintf(
@@ -133,7 +134,7 @@ func (g *Gate) Admit(ctx context.Context, database, resource string) (Grant, err
 		return Grant{}, refusal
 	}
 	g.entry.admitted(g.flow)
-	return Grant{flow: g.flow, who: g.who}, nil
+	return Grant{flow: g.flow, who: g.Principal()}, nil
 }
 
 func (g *Gate) admit(resource string) *Refusal {
@@ -223,7 +224,7 @@ func (g *Gate) masks(pol Policy) []*policy.Mask {
 	if g.server.Observe {
 		return nil
 	}
-	return pol.Masks(g.who, g.flow.Backend)
+	return pol.Masks(g.Principal(), g.flow.Backend)
 }
 
 // recordIntents writes one event per action; the whole list is durable or none.
@@ -298,18 +299,41 @@ func (g *Gate) Complete(outcomes []Outcome) error {
 }
 
 func (g *Gate) input(a *flow.Action) policy.Input {
-	return policy.Input{Principal: g.who, Flow: g.flow, Action: a, Now: g.server.Now()}
+	return policy.Input{Principal: g.Principal(), Flow: g.flow, Action: a, Now: g.server.Now()}
 }
 
 func (g *Gate) expired() *Refusal {
-	if g.who == nil || g.who.Expires.IsZero() || g.server.Now().Before(g.who.Expires) {
+	if !g.isExpired(g.Principal()) || g.renew() {
 		return nil
 	}
 	return refusalFor(ErrExpired)
 }
 
+func (g *Gate) isExpired(p *flow.Principal) bool {
+	return p != nil && !p.Expires.IsZero() && !g.server.Now().Before(p.Expires)
+}
+
+// renew takes over a newer sign-in of the same binding; false when there is none.
+func (g *Gate) renew() bool {
+	old := g.Principal()
+	if old == nil {
+		return false
+	}
+	p, err := g.server.Identify.Current(old.Session)
+	if err != nil || p == nil || g.isExpired(p) || p.Issuer != old.Issuer || p.Subject != old.Subject {
+		return false
+	}
+	g.who.Store(p)
+	g.entry.setPrincipal(p)
+	return true
+}
+
 // refusalFor puts an identity error or a cause of cutting into words.
 func refusalFor(err error) *Refusal {
+	var ready *Refusal
+	if errors.As(err, &ready) {
+		return ready
+	}
 	r := &Refusal{Fatal: true, Message: "weir: " + err.Error()}
 	switch {
 	case errors.Is(err, ErrExpired):

@@ -61,6 +61,7 @@ type entry struct {
 	info   FlowInfo
 	who    *flow.Principal
 	idle   func() bool // set by a relay; nil before one runs
+	renew  func() bool // asks for a newer sign-in; see onExpiry
 	expiry *time.Timer
 }
 
@@ -115,8 +116,30 @@ func (e *entry) setPrincipal(p *flow.Principal) {
 	if p.Actor != nil {
 		e.info.Actor = p.Actor.Subject
 	}
-	if !p.Expires.IsZero() && e.expiry == nil {
-		e.expiry = time.AfterFunc(p.Expires.Sub(e.live.now())+expiryGrace, func() { e.cancel(ErrExpired) })
+	if p.Expires.IsZero() {
+		return
+	}
+	left := p.Expires.Sub(e.live.now()) + expiryGrace
+	if e.expiry != nil {
+		e.expiry.Reset(left)
+		return
+	}
+	e.expiry = time.AfterFunc(left, e.expire)
+}
+
+// onExpiry sets what is asked before an expired flow is cut.
+func (e *entry) onExpiry(renew func() bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.renew = renew
+}
+
+func (e *entry) expire() {
+	e.mu.Lock()
+	renew := e.renew
+	e.mu.Unlock()
+	if renew == nil || !renew() {
+		e.cancel(ErrExpired)
 	}
 }
 

@@ -26,9 +26,13 @@ type Conn interface {
 }
 
 // Identifier says which verified principal a process is. Its errors are shown to
-// the user: they say what to do and hold no secret.
+// the user: they say what to do and hold no secret. A *Refusal among them is taken
+// as it is; anything else is no_identity.
 type Identifier interface {
 	Identify(ctx context.Context, p *flow.Process) (*flow.Principal, error)
+	// Current is the principal that a binding (Principal.Session) stands for now:
+	// the renewed one when the same person has signed in again.
+	Current(session string) (*flow.Principal, error)
 }
 
 // Recorder keeps events. Append returns when they are as durable as the
@@ -89,7 +93,10 @@ func (s *Server) Serve(ctx context.Context, c Conn) {
 	defer c.Close()
 
 	g := &Gate{server: s, flow: f, entry: entry}
-	g.who, g.whoErr = s.identify(ctx, entry, &f.Process)
+	entry.onExpiry(g.renew)
+	who, whoErr := s.identify(ctx, entry, &f.Process)
+	g.who.Store(who)
+	g.whoErr = whoErr
 
 	var err error
 	if h := s.Handlers[f.Protocol]; h != nil {

@@ -43,6 +43,12 @@ func (w *world) Identify(context.Context, *flow.Process) (*flow.Principal, error
 	return who, err
 }
 
+func (w *world) Current(string) (*flow.Principal, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.who, w.whoErr
+}
+
 func (w *world) Append(_ context.Context, _ bool, events ...*auditlog.Event) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -331,6 +337,25 @@ func TestExpiredTokenRefusesTheNextActionThenEnds(t *testing.T) {
 	wait()
 	if w.last().Kind != auditlog.FlowClose || w.last().Reason != "expired" {
 		t.Errorf("end %+v", w.last())
+	}
+}
+
+func TestRenewedSignInCarriesTheFlowOn(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.client(t)
+	line(t, c, "one\n")
+	w.mu.Lock()
+	w.now = w.who.Expires.Add(time.Second)
+	renewed := *w.who
+	renewed.Expires = w.now.Add(time.Hour)
+	renewed.TokenID = "second"
+	w.who = &renewed
+	w.mu.Unlock()
+	if got := line(t, c, "two\n"); got != "two" {
+		t.Errorf("answer %q", got)
+	}
+	if id := w.last().Principal.TokenID; id != "second" {
+		t.Errorf("recorded under token %q", id)
 	}
 }
 
