@@ -60,6 +60,8 @@ type Event struct {
 	Result   *Result   `json:"result,omitempty"`
 	Upstream *Upstream `json:"upstream,omitempty"`
 
+	Gap *GapInfo `json:"gap,omitempty"`
+
 	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
 	Log       *Log   `json:"log,omitempty"`       // once sealed
 }
@@ -165,6 +167,32 @@ type Result struct {
 type Upstream struct {
 	Address string `json:"address"`
 	PID     uint32 `json:"pid,omitempty"` // the server's process id for the session
+}
+
+// Causes of a gap.
+const (
+	GapCrash  = "crash"  // the agent ended without closing the log
+	GapTorn   = "torn"   // the same, in the middle of a write, which was removed
+	GapWrite  = "write"  // the log could not be written
+	GapSync   = "sync"   // written records could not be brought to the disk
+	GapDamage = "damage" // the log was found cut or altered
+)
+
+// GapInfo says what a log could not keep, or may have lost.
+type GapInfo struct {
+	Cause string    `json:"cause"`
+	From  time.Time `json:"from"` // the last moment at which nothing was missing, as far as known
+	To    time.Time `json:"to"`
+	// After is the seq of the last event known to be kept before the gap.
+	After uint64 `json:"after"`
+	// Unsure counts events after that one which may be missing after a loss of
+	// power, although the chain goes on behind them.
+	Unsure uint64 `json:"unsure,omitempty"`
+	// Lost counts events that could not be recorded, Kinds by their kind. What
+	// asked for them was refused.
+	Lost  uint64          `json:"lost,omitempty"`
+	Kinds map[Kind]uint64 `json:"kinds,omitempty"`
+	Bytes int64           `json:"bytes,omitempty"` // of an incomplete record, removed
 }
 
 // Log is where a sealed event stands in the transparency log.
