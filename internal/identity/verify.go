@@ -1,0 +1,197 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+
+	"github.com/weirproxy/weir/internal/flow"
+)
+
+// MaxToken bounds a token, bytes: header, some hundred groups, signature.
+const MaxToken = 64 << 10
+
+// tokenTypes are the accepted values of "typ" (RFC 8725, 3.11): ID tokens and
+// JWT access tokens (RFC 9068). A logout token, signed by the same key for the
+// same client, must not sign anybody in.
+var tokenTypes = []string{"", "jwt", "at+jwt", "application/at+jwt"}
+
+// VerifierConfig is what a Verifier needs.
+type VerifierConfig struct {
+	Issuers  []Issuer
+	CacheDir string           // where public keys outlive a restart; "" for nowhere
+	Now      func() time.Time // nil: time.Now
+	Log      *slog.Logger     // nil: silent
+}
+
+// Verifier turns tokens into principals.
+type Verifier struct {
+	issuers map[string]Issuer
+	keys    map[string]*keySet
+	now     func() time.Time
+}
+
+// NewVerifier checks the issuers and reads cached keys. It asks no provider: an
+// absent one must not keep the agent from starting.
+func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.CacheDir != "" {
+		if err := os.MkdirAll(cfg.CacheDir, 0o700); err != nil {
+			return nil, fmt.Errorf("identity: cannot make the folder for providers' keys: %w", err)
+		}
+	}
+	v := &Verifier{issuers: map[string]Issuer{}, keys: map[string]*keySet{}, now: cfg.Now}
+	for _, i := range cfg.Issuers {
+		i, err := i.withDefaults()
+		if err != nil {
+			return nil, fmt.Errorf("identity: %w", err)
+		}
+		if _, twice := v.issuers[i.Issuer]; twice {
+			return nil, fmt.Errorf("identity: issuer %s is configured twice", quote(i.Issuer))
+		}
+		client, err := newHTTPClient(i.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("identity: issuer %s: %w", quote(i.Issuer), err)
+		}
+		v.issuers[i.Issuer] = i
+		v.keys[i.Issuer] = newKeySet(i.Issuer, client, cfg.CacheDir, cfg.Now, cfg.Log)
+	}
+	return v, nil
+}
+
+// Verify checks a token's form, algorithm, signature, issuer, audience and times
+// and returns whom it stands for. Errors are ErrToken or ErrProvider; none holds
+// any part of the token but its issuer, audience and times.
+func (v *Verifier) Verify(ctx context.Context, raw string) (*flow.Principal, error) {
+	raw = strings.TrimSpace(raw)
+	iss, err := peek(raw)
+	if err != nil {
+		return nil, err
+	}
+	issuer, ok := v.issuers[iss]
+	if !ok {
+		return nil, fmt.Errorf("%w: its issuer %s is not one of identity.issuers", ErrToken, quote(iss))
+	}
+	keys := &keptError{keySet: v.keys[iss]}
+	idToken, err := oidc.NewVerifier(iss, keys, &oidc.Config{
+		SkipClientIDCheck: true, // several audiences may count: Issuer.checkAudience
+		SkipExpiryCheck:   true, // checkTimes, with words for people
+		// go-oidc parses before it asks the key set, by this same list.
+		SupportedSigningAlgs: algorithmNames(),
+	}).Verify(ctx, raw)
+	if keys.err != nil {
+		return nil, keys.err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: it does not read as an ID token of %s", ErrToken, quote(iss))
+	}
+	var claims map[string]any
+	if err := idToken.Claims(&claims); err != nil || claims == nil {
+		return nil, fmt.Errorf("%w: its payload is not a JSON object", ErrToken)
+	}
+	return issuer.principal(claims, tokenID(claims, raw), v.now())
+}
+
+// restore judges the claims of a token that was verified before a restart.
+func (v *Verifier) restore(iss string, claims map[string]any, tokenID string, at time.Time) (*flow.Principal, error) {
+	issuer, ok := v.issuers[iss]
+	if !ok {
+		return nil, fmt.Errorf("%w: its issuer %s is not one of identity.issuers any more", ErrToken, quote(iss))
+	}
+	return issuer.principal(claims, tokenID, at)
+}
+
+// Issuers returns the trusted issuers in no particular order, defaults filled in.
+func (v *Verifier) Issuers() []Issuer {
+	list := make([]Issuer, 0, len(v.issuers))
+	for _, i := range v.issuers {
+		list = append(list, i)
+	}
+	return list
+}
+
+// keptError keeps the key set's error, which go-oidc would flatten into text.
+type keptError struct {
+	*keySet
+	err error
+}
+
+func (k *keptError) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
+	payload, err := k.keySet.VerifySignature(ctx, raw)
+	k.err = err
+	return payload, err
+}
+
+// peek reads the unverified header and issuer: enough to choose the key set and
+// to say what is wrong with the form.
+func peek(raw string) (issuer string, err error) {
+	parts := strings.Split(raw, ".")
+	switch {
+	case raw == "":
+		return "", fmt.Errorf("%w: it is empty", ErrToken)
+	case len(raw) > MaxToken:
+		return "", fmt.Errorf("%w: it is longer than %d bytes", ErrToken, MaxToken)
+	case len(parts) == 5:
+		return "", fmt.Errorf("%w: it is encrypted (JWE): have the provider send signed tokens", ErrToken)
+	case len(parts) != 3:
+		return "", fmt.Errorf("%w: it is not a JWT: three parts with dots between them are expected", ErrToken)
+	}
+	var header struct {
+		Alg string `json:"alg"`
+		Typ string `json:"typ"`
+	}
+	var payload struct {
+		Iss string `json:"iss"`
+	}
+	if decodePart(parts[0], &header) != nil || decodePart(parts[1], &payload) != nil {
+		return "", fmt.Errorf("%w: it is not a JWT: its parts are not base64url JSON", ErrToken)
+	}
+	if !slices.Contains(algorithmNames(), header.Alg) {
+		return "", fmt.Errorf("%w: it is signed with %s: only %s count", ErrToken, quote(header.Alg), strings.Join(algorithmNames(), ", "))
+	}
+	if !slices.Contains(tokenTypes, strings.ToLower(header.Typ)) {
+		return "", fmt.Errorf("%w: its type %s is no identity", ErrToken, quote(header.Typ))
+	}
+	return payload.Iss, nil
+}
+
+func decodePart(part string, into any) error {
+	data, err := base64.RawURLEncoding.DecodeString(part)
+	if err != nil {
+		return errors.New("not base64url")
+	}
+	return json.Unmarshal(data, into)
+}
+
+func algorithmNames() []string {
+	names := make([]string, len(algorithms))
+	for i, a := range algorithms {
+		names[i] = string(a)
+	}
+	return names
+}
+
+// tokenID names a token without repeating it: its jti, else its digest.
+func tokenID(claims map[string]any, raw string) string {
+	if jti, err := name(claims["jti"], "jti"); err == nil {
+		return jti
+	}
+	sum := sha256.Sum256([]byte(raw))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
