@@ -13,6 +13,9 @@ type Input struct {
 	Flow      *flow.Flow
 	Action    *flow.Action
 	Now       time.Time
+	// Argv0 is the first argument of the process. "" means that it is not known:
+	// a condition that reads process.argv0 then fails, and the action is denied.
+	Argv0 string
 }
 
 // Decision is the verdict on a whole action: deny beats approve beats allow over
@@ -20,29 +23,88 @@ type Input struct {
 type Decision struct {
 	Verdict flow.Verdict
 	Rule    string      // bare name of the rule that decided; "" when none matched
+	Policy  string      // name of the policy that holds the rule
 	Access  flow.Access // the access that decided
 	Reason  string      // one sentence for people: what was decided on what by which rule
-	Approve *Approve    // set when Verdict is approve
-	Record  string      // "" or the rule's record: refuse | end | continue
+	Approve *Approve    // set when Verdict is approve: what Rule asks for
+	// Needs holds every approve rule that matched, once each, Rule's own first.
+	// All of them must be satisfied: rules have no order, so none replaces another.
+	Needs  []Need
+	Record string // "" or the strictest record of the rules that matched: refuse | end | continue
 }
+
+// Need is one rule's demand for approval.
+type Need struct {
+	Rule, Policy string
+	Access       flow.Access // the first access that it was about
+	Approve      *Approve
+}
+
+// Grants and proofs of an approval (contract, section 3).
+const (
+	GrantOnce    = "once"    // for one execution of the approved action
+	GrantSession = "session" // for the same digest while the flow lasts
+	ProofIDP     = "idp"     // a token of the identity provider minted for this request
+	ProofSession = "session" // a signed-in session is enough
+)
 
 // Approve is what a rule with effect approve asks for.
 type Approve struct {
 	Groups        []string
-	Count         int           // distinct people
+	Count         int           // distinct people, at least 1
 	Timeout       time.Duration // 0: the configuration's default
 	Grant         string        // once | session | a duration
+	GrantFor      time.Duration // with a duration: how long; 0 otherwise
 	Proof         string        // idp | session
 	RequireReason bool
 }
 
-// Mask is one mask of a policy as it applies to a principal at a backend.
+// What happens to a session whose recorder fails (contract, section 3).
+const (
+	RecordRefuse   = "refuse"   // no recorder, no session
+	RecordEnd      = "end"      // the session ends
+	RecordContinue = "continue" // it goes on, with a gap record
+)
+
+// Methods of masks.
+const (
+	MaskRedact = "redact"
+	MaskLast4  = "last4"
+	MaskNull   = "null"
+	MaskHash   = "hash"
+	MaskToken  = "token"
+	MaskEmail  = "email"
+)
+
+// What testing a masked column (WHERE, ORDER BY, ...) is answered with.
+const (
+	PredicatesDeny   = "deny"
+	PredicatesAllow  = "allow"
+	PredicatesBudget = "budget"
+)
+
+// Mask is one mask of a policy as it applies to a principal at a backend. Masks
+// are shared and must not be changed.
 type Mask struct {
 	Name       string
+	Policy     string
 	Columns    []Glob   // schema.table.column; empty: none by name
 	Detect     []string // detector names; applied to every text-like value
 	Fields     []string // JSONPath, for http and kubernetes
 	With       string   // redact | last4 | null | hash | token | email
-	Predicates string   // deny | allow | budget
-	Budget     int      // with budget
+	Predicates string   // deny | allow | budget; "" in the file: deny
+	Budget     int      // with budget: how many tests, at least 1
+
+	unlessGroups []string
+}
+
+// MatchColumn reports whether the mask names the column. The parts are plain
+// names, without SQL quotes.
+func (m *Mask) MatchColumn(schema, table, column string) bool {
+	for i := range m.Columns {
+		if m.Columns[i].MatchParts(schema, table, column) {
+			return true
+		}
+	}
+	return false
 }
