@@ -14,11 +14,20 @@ type Session struct {
 	Certain    bool
 	// StandardConformingStrings is off when a backslash in '...' escapes.
 	StandardConformingStrings bool
+	// Encoding is client_encoding; "" means UTF8. Text that is not ASCII is
+	// unreadable in any other but UTF8 and SQL_ASCII.
+	Encoding string
+	// Temp holds the names of the relations that this session made in pg_temp (see
+	// Effects). A name in it means the temporary relation as well as what it would
+	// mean without, so a name that has gone since does no harm.
+	Temp map[string]struct{}
 	// Prepared finds the statement behind a name made by SQL PREPARE or by a
 	// Parse message; nil or a nil result: unknown name, so the EXECUTE is unknown.
 	Prepared func(name string) *Statement
 	// Cursor finds the query of an open cursor by name, for FETCH and MOVE.
 	Cursor func(name string) *Statement
+
+	inNewSchema bool // the first of SearchPath is being created by CREATE SCHEMA
 }
 
 // Statement is what one SQL statement does.
@@ -28,6 +37,10 @@ type Statement struct {
 	Accesses  []flow.Access
 	Functions []string // every function called, "schema.name"
 	Problem   string   // why it is unreadable; Accesses are then {unknown}
+	Cursor    int      // of a syntax error: position in characters from 1, else 0
+	// Unresolved is set when a relation or function that it names is not in the
+	// catalogue: the catalogue may be older than the object.
+	Unresolved bool
 
 	Effects Effects
 	Reads   []Read // relations whose data can reach the output, at any depth
@@ -39,13 +52,17 @@ type Statement struct {
 	// function that is no harmless built-in, EXECUTE of an unknown name, ...
 	Opaque bool
 	Copy   *Copy // set for COPY
+
+	env     envKey // what of the session it was analysed under
+	looksUp bool   // it depends on Session.Prepared, Cursor or Temp
 }
 
-// Read is one relation that a statement reads from.
+// Read is one relation that a statement reads from. Behind a view stand its base
+// relations, behind a parent its partitions and inheritance children.
 type Read struct {
 	OID            uint32 // 0 when the catalogue does not know it
 	Schema, Name   string
-	DependsOnViews bool // a view or materialised view stands between
+	DependsOnViews bool // a view or materialised view stands between: Names are the view's
 }
 
 // Copy is what COPY moves. Exactly one of Columns (a relation) and Query is set
@@ -65,6 +82,7 @@ type Copy struct {
 	Escape    byte
 	Null      string
 	Header    bool
+	Encoding  string // of the data; "" is client_encoding
 }
 
 // TxEffect is what a statement does to the transaction.
@@ -96,12 +114,19 @@ type Effects struct {
 	DeclareCursor    string
 	CloseCursor      string // name, or "*" for all
 	ChangesCatalogue bool   // DDL: cached catalogues are stale after it
+	// CreatesTemp and DropsTemp name relations of pg_temp; DropsTemp may be "*".
+	// Session.Temp is kept from them.
+	CreatesTemp []string
+	DropsTemp   []string
 }
 
-// SettingChange is one SET, SET LOCAL or RESET. Values is nil for a reset to
-// default. Name "*" stands for RESET ALL.
+// SettingChange is one SET, SET LOCAL, RESET or set_config. Values is nil for a
+// reset to default, and empty for an empty list. Name is in lower case; "*" stands for RESET ALL. For
+// search_path Values are the schemas one by one, "$user" as it was written.
 type SettingChange struct {
 	Name   string
 	Values []string
 	Local  bool
+	// Unsure is set when the text does not show the value, or whether it is set.
+	Unsure bool
 }

@@ -1,0 +1,307 @@
+package sqlmeta
+
+import (
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/internal/flow"
+)
+
+const alterVerb = flow.Alter
+
+// text is the value of a String node.
+func text(n *pg.Node) (string, bool) {
+	s, ok := n.GetNode().(*pg.Node_String_)
+	if !ok {
+		return "", false
+	}
+	return s.String_.GetSval(), true
+}
+
+// texts are the values of a list of String nodes, others left out.
+func texts(list []*pg.Node) []string {
+	out := make([]string, 0, len(list))
+	for _, n := range list {
+		if s, ok := text(n); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// literal is the value of a constant as SET would take it: a string, a number, a
+// boolean; casts of a constant are looked through.
+func literal(n *pg.Node) (string, bool) {
+	switch x := n.GetNode().(type) {
+	case *pg.Node_TypeCast:
+		return literal(x.TypeCast.GetArg())
+	case *pg.Node_String_:
+		return x.String_.GetSval(), true
+	case *pg.Node_AConst:
+		switch v := x.AConst.GetVal().(type) {
+		case *pg.A_Const_Sval:
+			return v.Sval.GetSval(), true
+		case *pg.A_Const_Ival:
+			return itoa(int64(v.Ival.GetIval())), true
+		case *pg.A_Const_Fval:
+			return v.Fval.GetFval(), true
+		case *pg.A_Const_Boolval:
+			if v.Boolval.GetBoolval() {
+				return "true", true
+			}
+			return "false", true
+		}
+	}
+	return "", false
+}
+
+// columnRef notes the last part of a column's name, and looks after x.y that
+// could mean y(x).
+func (w *walker) columnRef(c *pg.ColumnRef) {
+	fields := c.GetFields()
+	if len(fields) == 0 {
+		return
+	}
+	last, ok := text(fields[len(fields)-1])
+	if !ok {
+		w.st.Star = true
+		return
+	}
+	w.name(last)
+	if len(fields) > 1 {
+		qualifier, _ := text(fields[len(fields)-2])
+		w.field(qualifier, last)
+	}
+}
+
+// indirection is (expression).field, (expression).* and subscripts.
+func (w *walker) indirection(x *pg.A_Indirection) {
+	w.node(x.GetArg())
+	qualifier := ""
+	if c := x.GetArg().GetColumnRef(); c != nil && len(c.GetFields()) == 1 {
+		qualifier, _ = text(c.GetFields()[0])
+	}
+	for _, n := range x.GetIndirection() {
+		if name, ok := text(n); ok {
+			w.name(name)
+			w.field(qualifier, name)
+			qualifier = ""
+			continue
+		}
+		w.node(n)
+	}
+}
+
+// field is qualifier.name where name is also the name of a function. Attribute
+// notation calls it when the row has no such column: ('/x'::text).pg_read_file
+// reads a file (manual, 8.16.5 and 4.2.6).
+type field struct{ qualifier, name string }
+
+func (w *walker) field(qualifier, name string) {
+	if len(w.c.functionsNamed(name)) > 0 || !w.c.hasFunctions() && systemFunction(name) {
+		w.fields = append(w.fields, field{qualifier, name})
+	}
+}
+
+// checkFields runs last, when everything in FROM is known.
+func (w *walker) checkFields() {
+	for _, f := range w.fields {
+		callees, found := w.s.callees(w.c, "", f.name)
+		if !found {
+			continue
+		}
+		sources := w.sources[f.qualifier]
+		columns, relation := len(sources) > 0, false
+		for _, s := range sources {
+			columns = columns && s.has(f.name)
+			relation = relation || s.isRelation && !s.has(f.name)
+		}
+		if columns {
+			continue
+		}
+		if relation {
+			w.st.Star = true
+		}
+		for _, c := range callees {
+			if !c.harmless() {
+				w.call(c)
+			}
+		}
+	}
+}
+
+func (w *walker) operator(x *pg.A_Expr) {
+	w.operatorName(x.GetName())
+	w.node(x.GetLexpr())
+	w.node(x.GetRexpr())
+}
+
+// operatorName looks after OPERATOR(schema.op): one outside pg_catalog runs
+// somebody's function, which the catalogue does not name.
+func (w *walker) operatorName(name []*pg.Node) {
+	if len(name) < 2 {
+		return
+	}
+	parts := texts(name)
+	schema := parts[len(parts)-2]
+	if schema == pgCatalog {
+		return
+	}
+	w.call(callee{schema: schema, name: parts[len(parts)-1]})
+}
+
+func (w *walker) sqlValue(x *pg.SQLValueFunction) {
+	// system_user is a keyword since PostgreSQL 16 and a column's name before.
+	w.name(strings.ToLower(strings.TrimPrefix(x.GetOp().String(), "SVFOP_")))
+}
+
+// funcCall is any call in function notation, aggregates and window functions
+// included.
+func (w *walker) funcCall(f *pg.FuncCall) {
+	w.funcArgs(f)
+	schema, name, ok := w.functionName(f.GetFuncname())
+	if !ok {
+		w.fail("a function without a name")
+		return
+	}
+	callees, found := w.s.callees(w.c, schema, name)
+	w.st.Unresolved = w.st.Unresolved || !found
+	for _, c := range callees {
+		if c.builtIn && c.schema == pgCatalog && w.special(c, f) {
+			continue
+		}
+		if c.harmless() {
+			w.function(c.qualified())
+			continue
+		}
+		w.call(c)
+	}
+}
+
+func (w *walker) funcArgs(f *pg.FuncCall) {
+	w.nodes(f.GetArgs())
+	w.nodes(f.GetAggOrder())
+	w.node(f.GetAggFilter())
+	if f.GetOver() != nil {
+		w.children(f.GetOver())
+	}
+}
+
+// functionName takes a dotted name apart; a leading database is dropped, the
+// server accepts only its own.
+func (w *walker) functionName(parts []*pg.Node) (schema, name string, ok bool) {
+	names := texts(parts)
+	switch n := len(names); n {
+	case 0:
+		return "", "", false
+	case 1:
+		return "", names[0], true
+	default:
+		return names[n-2], names[n-1], true
+	}
+}
+
+// call is the call of a function that is not harmless.
+func (w *walker) call(c callee) {
+	w.function(c.qualified())
+	w.add(flow.Call, functionResource(c.schema, c.name))
+	if !c.builtIn {
+		w.st.Effects.UnsureSearchPath = true
+	}
+	if !c.builtIn || !dataless[c.name] {
+		w.st.Opaque = true
+	}
+}
+
+// dataless are built-in functions that are no harmless ones and yet bring no
+// data of a table into the output.
+var dataless = set(`
+	nextval setval pg_terminate_backend pg_cancel_backend pg_reload_conf pg_rotate_logfile
+	pg_switch_wal pg_notify pg_stat_reset pg_stat_clear_snapshot pg_create_restore_point
+`)
+
+// special decides functions whose arguments count. It reports whether it did.
+func (w *walker) special(c callee, f *pg.FuncCall) bool {
+	arg := func(i int) (string, bool) {
+		if i >= len(f.GetArgs()) {
+			return "", false
+		}
+		return literal(f.GetArgs()[i])
+	}
+	switch {
+	case lockFunctions[c.name]:
+		w.add(flow.Lock, functionResource(c.schema, c.name))
+	case c.name == "pg_notify":
+		channel, ok := arg(0)
+		if !ok {
+			w.add(flow.Listen, functionResource(c.schema, c.name))
+			break
+		}
+		w.add(flow.Listen, channelResource(channel))
+	case c.name == "current_setting":
+		setting, ok := arg(0)
+		if !ok {
+			w.add(flow.Select, qualified(pgCatalog, "pg_settings"))
+			w.st.Opaque = true
+			break
+		}
+		w.show(setting)
+	case c.name == "set_config":
+		w.setConfig(f)
+	default:
+		return false
+	}
+	w.function(c.qualified())
+	return true
+}
+
+// keywordFunction adds the call that an older server makes of a construct.
+func (w *walker) keywordFunction(m proto.Message, name string) {
+	if x, ok := m.(*pg.JsonFuncExpr); ok {
+		switch x.GetOp() {
+		case pg.JsonExprOp_JSON_EXISTS_OP:
+			name = "json_exists"
+		case pg.JsonExprOp_JSON_VALUE_OP:
+			name = "json_value"
+		default:
+			name = "json_query"
+		}
+	}
+	for _, o := range w.c.functionsNamed(name) {
+		if !o.builtIn && (!w.s.Certain || w.s.onPath(o.schema)) {
+			w.call(callee{o.schema, name, false})
+		}
+	}
+}
+
+// tableSample: the method is a function; the two of the server are harmless.
+func (w *walker) tableSample(x *pg.RangeTableSample) {
+	w.node(x.GetRelation())
+	w.nodes(x.GetArgs())
+	w.node(x.GetRepeatable())
+	schema, name, _ := w.functionName(x.GetMethod())
+	if name == "bernoulli" || name == "system" {
+		if schema == pgCatalog {
+			return
+		}
+		if callees, found := w.s.callees(w.c, schema, name); schema == "" && (!found || len(callees) == 1 && callees[0].builtIn) {
+			return
+		}
+	}
+	callees, _ := w.s.callees(w.c, schema, name)
+	for _, c := range callees {
+		w.call(c)
+	}
+}
+
+// containsColumn reports whether an expression depends on a row at all.
+func containsColumn(n *pg.Node) bool {
+	if n == nil {
+		return false
+	}
+	probe := &columnProbe{}
+	probe.visit(n.ProtoReflect())
+	return probe.found
+}
