@@ -90,3 +90,9 @@ type Bind struct {
 type Flows struct {
 	Flows []session.FlowInfo `json:"flows"`
 }
+
+// Trust is the answer to GET /v1/trust: public keys.
+type Trust struct {
+	CA     string `json:"ca"`      // PEM certificate
+	LogKey string `json:"log_key"` // verifies the audit log's checkpoints
+}

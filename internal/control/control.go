@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -44,11 +45,11 @@ func Refuse(status int, format string, args ...any) *Error {
 	return &Error{Status: status, Message: fmt.Sprintf(format, args...)}
 }
 
-// Server answers on the socket. C is whatever Peer learns about the caller.
+// Server answers on the socket. C is whatever is learnt about a caller.
 type Server[C any] struct {
-	Peer   func(*net.UnixConn) (C, error)
-	mux    *http.ServeMux
-	server *http.Server
+	mux     *http.ServeMux
+	server  *http.Server
+	callers sync.Map // net.Conn -> C, released when the connection ends
 }
 
 type callerKey struct{}
@@ -58,20 +59,31 @@ type peerResult[C any] struct {
 	err    error
 }
 
-// NewServer makes a server without routes.
-func NewServer[C any](peer func(*net.UnixConn) (C, error)) *Server[C] {
-	s := &Server[C]{Peer: peer, mux: http.NewServeMux()}
+// NewServer makes a server without routes. peer asks the kernel about a new
+// connection; release is called for its answer when the connection ends.
+func NewServer[C any](peer func(*net.UnixConn) (C, error), release func(C)) *Server[C] {
+	s := &Server[C]{mux: http.NewServeMux()}
 	s.server = &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: headerTimeout,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			var p peerResult[C]
 			if u, ok := c.(*net.UnixConn); ok {
-				p.caller, p.err = peer(u)
+				if p.caller, p.err = peer(u); p.err == nil {
+					s.callers.Store(c, p.caller)
+				}
 			} else {
 				p.err = errors.New("not a unix socket")
 			}
 			return context.WithValue(ctx, callerKey{}, p)
+		},
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state != http.StateClosed && state != http.StateHijacked {
+				return
+			}
+			if caller, ok := s.callers.LoadAndDelete(c); ok {
+				release(caller.(C))
+			}
 		},
 	}
 	return s

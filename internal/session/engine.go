@@ -13,12 +13,14 @@ import (
 type Engine interface {
 	// Client takes bytes that the client sent and returns how many it consumed:
 	// all of them, unless a question is pending. Output may alias b. An error
-	// ends the flow after the output is written.
+	// ends the flow after the output is written; io.EOF says that the client has
+	// taken its leave, and what the server still has is relayed.
 	Client(b []byte, out *Output) (int, error)
 	// Server takes bytes that the server sent; it consumes all of them.
 	Server(b []byte, out *Output) error
 	// Pending is the question that must be answered before Client is called
-	// again, nil when there is none.
+	// again, nil when there is none. While its Wait is set and open it cannot be
+	// asked yet; afterwards Pending returns what to ask, if anything.
 	Pending() *Question
 	// Answer gives the answer to the pending question.
 	Answer(a *Answered, out *Output) error
@@ -33,6 +35,10 @@ type Engine interface {
 
 // Question is what an engine must know before it goes on.
 type Question struct {
+	// Wait is set when the question depends on answers that the server still owes:
+	// the engine closes it when they are in (in Server), or when the flow ends.
+	// The other fields are then unset.
+	Wait <-chan struct{}
 	Mode Mode
 	// Resolve finds out what the client asks for. It may block and runs outside
 	// of the engine, so it works on a snapshot. Extra goes back to the engine.

@@ -41,7 +41,8 @@ func actorEvent(a *flow.Actor) *auditlog.Actor {
 	return &auditlog.Actor{Issuer: a.Issuer, Subject: a.Subject, User: a.User, Actor: actorEvent(a.Actor)}
 }
 
-func processEvent(p *flow.Process) *auditlog.Process {
+// ProcessEvent is a process as events carry it.
+func ProcessEvent(p *flow.Process) *auditlog.Process {
 	e := &auditlog.Process{PID: p.PID, Exe: p.Exe, Comm: p.Comm, UID: p.UID, Cgroup: p.Cgroup}
 	if p.LoginUID != flow.Unset {
 		e.LoginUID = &p.LoginUID

@@ -160,7 +160,7 @@ func (g *Gate) Opened(ctx context.Context, up auditlog.Upstream, assurance strin
 	g.opened, g.assurance = true, assurance
 	g.mu.Unlock()
 	ev := g.event(auditlog.FlowOpen)
-	ev.Process = processEvent(&g.flow.Process)
+	ev.Process = ProcessEvent(&g.flow.Process)
 	ev.Upstream, ev.Assurance = &up, assurance
 	if err := g.server.Record.Append(ctx, false, ev); err != nil {
 		return g.unrecordable(err)
@@ -370,7 +370,7 @@ func (g *Gate) finish(reason flow.Reason, err error) error {
 	}
 	ev := g.event(kind)
 	ev.Reason, ev.Assurance = string(reason), assurance
-	ev.Process = processEvent(&g.flow.Process)
+	ev.Process = ProcessEvent(&g.flow.Process)
 	if !opened {
 		ev.Verdict = string(flow.Deny)
 		if refused != nil {

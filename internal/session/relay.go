@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ const goodbyeTimeout = time.Second
 // returns when both have ended. It closes server; the client's connection stays
 // its owner's. A nil error means that the client ended the flow.
 func Relay(ctx context.Context, g *Gate, e Engine, client, server net.Conn) error {
-	r := &relay{gate: g, engine: e, client: client, server: server}
+	r := &relay{gate: g, engine: e, client: client, server: server, gone: make(chan struct{})}
 	g.entry.setIdle(r.idle)
 	defer g.entry.setIdle(nil)
 
@@ -49,6 +50,7 @@ func Relay(ctx context.Context, g *Gate, e Engine, client, server net.Conn) erro
 		fromClient <- err
 	}()
 	serverErr := r.pumpServer()
+	close(r.gone)
 	server.Close()
 	_ = client.SetReadDeadline(time.Unix(1, 0)) // nothing more can be answered
 	clientErr := <-fromClient
@@ -91,6 +93,8 @@ type relay struct {
 	last       Output
 	toClient   sync.Mutex
 	toServer   sync.Mutex
+
+	gone chan struct{} // closed when the server has no more to say
 }
 
 func (r *relay) idle() bool {
@@ -99,7 +103,9 @@ func (r *relay) idle() bool {
 	return r.engine.Idle()
 }
 
-// pumpClient moves the client's bytes until it has no more; nil at its end.
+// pumpClient moves the client's bytes until it has no more; nil at its end. After
+// the client's goodbye its remaining bytes are not read: the deadline that follows
+// the server's end stands for its own.
 func (r *relay) pumpClient(ctx context.Context) error {
 	buf := make([]byte, clientBuffer)
 	var out Output
@@ -107,20 +113,31 @@ func (r *relay) pumpClient(ctx context.Context) error {
 		n, err := r.client.Read(buf)
 		if n > 0 {
 			r.gate.entry.up.Add(int64(n))
-			if e := r.fromClient(ctx, buf[:n], &out); e != nil {
+			if e := r.fromClient(ctx, buf[:n], &out); e == io.EOF {
+				r.setClientDone()
+				return nil
+			} else if e != nil {
 				return e
 			}
 		}
-		if err != nil {
-			r.mu.Lock()
-			r.clientDone = true
-			r.mu.Unlock()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
+		if err == nil {
+			continue
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return err // not the client's doing: the server is gone or the flow is cut
+		}
+		r.setClientDone()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
 	}
+}
+
+func (r *relay) setClientDone() {
+	r.mu.Lock()
+	r.clientDone = true
+	r.mu.Unlock()
 }
 
 func (r *relay) fromClient(ctx context.Context, b []byte, out *Output) error {
@@ -132,19 +149,36 @@ func (r *relay) fromClient(ctx context.Context, b []byte, out *Output) error {
 			return e
 		}
 		b = b[n:]
-		if q == nil {
-			continue
-		}
-		a := &Answered{}
-		a.Actions, a.Extra = q.Resolve(ctx)
-		a.Decision = r.gate.Decide(ctx, q.Mode, a.Actions)
-		r.mu.Lock()
-		err = r.engine.Answer(a, out)
-		if e := r.flush(out, err); e != nil {
-			return e
+		for q != nil {
+			if q, err = r.question(ctx, q, out); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// question answers q, or waits until it can be asked, and returns the next one.
+func (r *relay) question(ctx context.Context, q *Question, out *Output) (*Question, error) {
+	if q.Wait != nil {
+		select {
+		case <-q.Wait:
+		case <-r.gone:
+			return nil, os.ErrDeadlineExceeded
+		case <-ctx.Done():
+			return nil, os.ErrDeadlineExceeded
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.engine.Pending(), nil
+	}
+	a := &Answered{}
+	a.Actions, a.Extra = q.Resolve(ctx)
+	a.Decision = r.gate.Decide(ctx, q.Mode, a.Actions)
+	r.mu.Lock()
+	err := r.engine.Answer(a, out)
+	q = r.engine.Pending()
+	return q, r.flush(out, err)
 }
 
 func (r *relay) pumpServer() error {

@@ -1,0 +1,185 @@
+package postgres
+
+import (
+	"errors"
+
+	"github.com/weirproxy/weir/internal/session"
+	"github.com/weirproxy/weir/internal/sqlmeta"
+	"github.com/weirproxy/weir/pkg/auditlog"
+)
+
+// asked is the message that waits for an answer.
+type asked struct {
+	kind   byte
+	name   string // of the statement or portal
+	text   string
+	portal *portal
+	call   call
+}
+
+// unseen stands for a prepared statement that weir did not see being made.
+var unseen = &prepared{}
+
+func (e *Engine) ask(a asked) {
+	e.asked = a
+	q := &session.Question{Mode: session.Run}
+	if a.kind == msgParse {
+		q.Mode = session.Check
+	}
+	q.Resolve = e.resolver(a)
+	e.pending = q
+}
+
+// Answer implements session.Engine.
+func (e *Engine) Answer(a *session.Answered, out *session.Output) error {
+	if e.pending == nil {
+		return errors.New("postgres: an answer without a question")
+	}
+	q := e.asked
+	e.pending, e.asked = nil, asked{}
+	r, _ := a.Extra.(*resolved)
+	if r == nil {
+		r = &resolved{}
+	}
+	if err := e.answer(q, a, r, out); err != nil {
+		return e.fail(ended(err), out)
+	}
+	return nil
+}
+
+func (e *Engine) answer(q asked, a *session.Answered, r *resolved, out *session.Output) error {
+	d := a.Decision
+	if e.skip { // the server has refused something before it and skips this
+		cancelled(d.Tickets, out)
+		return e.dropRest()
+	}
+	if !d.Allowed() {
+		return e.deny(d.Refusal, r, out)
+	}
+	if r.refuse != "" {
+		for _, t := range d.Tickets {
+			out.Outcomes = append(out.Outcomes, session.Outcome{Ticket: t, Status: auditlog.StatusDenied, Code: codeParameter})
+		}
+		e.reject(codeParameter, r.refuse, 0, out)
+		return e.dropRest()
+	}
+	masks, err := e.compiler.compile(d.Masks, d.Revision, r.catalog)
+	if err != nil {
+		return &session.End{Reason: "internal_error", Err: err}
+	}
+	e.masks = masks
+	x := &entry{masks: masks, loose: r.loose, bytes: int64(len(q.text)) + namedOverhead}
+	for i, t := range d.Tickets {
+		x.acts = append(x.acts, act{ticket: t, open: true, stmt: r.statement(i), copied: r.copiedBy(i)})
+	}
+	switch q.kind {
+	case msgQuery:
+		e.forwardQuery(x, r)
+	case msgParse:
+		if err := e.forwardParse(x, q, r); err != nil {
+			e.reject(codeTooMuch, "weir: "+err.Error()+" in this connection; close some", 0, out)
+			return e.dropRest()
+		}
+	case msgExecute:
+		e.forwardExecute(x, q, r, out)
+	case msgCall:
+		x.kind = expectCall
+		x.matters, x.builtIn, x.format = true, q.call.function < firstUserOID, q.call.result
+		e.open = false
+		e.expect(x)
+	}
+	return e.forwardHeld(out)
+}
+
+func (e *Engine) forwardQuery(x *entry, r *resolved) {
+	x.kind = expectQuery
+	e.consider(x, r.stmts)
+	_ = e.statements.propose("", nil, e.batch) // as the server does before it parses
+	_ = e.portals.propose("", nil, e.batch)
+	e.open = false
+	e.expect(x)
+}
+
+func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {
+	p := &prepared{text: q.text, bytes: e.chead.body(), analysis: r.analysis()}
+	if e.big() {
+		p.text = ""
+	}
+	if err := e.statements.propose(q.name, p, e.batch); err != nil {
+		return err
+	}
+	x.kind, x.name, x.prep = expectParse, q.name, p
+	e.open = true
+	e.expect(x)
+	return nil
+}
+
+func (e *Engine) forwardExecute(x *entry, q asked, r *resolved, out *session.Output) {
+	p := q.portal
+	if p.prep != unseen {
+		p.prep.analysis = r.analysis()
+	}
+	if x.masks.any() && !p.described && !p.describing {
+		p.describing = true
+		e.expect(&entry{kind: expectDescribe, hidden: true, portal: p, name: q.name})
+		out.ToServer.Build(func(dst []byte) []byte { return appendDescribePortal(dst, q.name) })
+	}
+	x.kind, x.portal, x.name, x.prep = expectExecute, p, q.name, p.prep
+	e.consider(x, r.stmts)
+	e.open = true
+	e.expect(x)
+}
+
+// consider finds out what of an entry's statements concerns those that follow.
+func (e *Engine) consider(x *entry, stmts []*sqlmeta.Statement) {
+	x.matters, x.maybeCopy = x.loose, x.loose
+	for _, s := range stmts {
+		x.matters = x.matters || matters(s, e.settings.dirty())
+		x.maybeCopy = x.maybeCopy || (s.Copy != nil && s.Copy.In && !s.Copy.Program && !s.Copy.File)
+	}
+}
+
+// deny answers a refused message in the server's place.
+func (e *Engine) deny(r *session.Refusal, x *resolved, out *session.Output) error {
+	if r.Fatal {
+		return r
+	}
+	switch {
+	case x.syntax != "":
+		e.reject(codeSyntax, "weir: "+x.syntax, x.position, out)
+	case x.problem != "":
+		e.reject(codeDenied, r.Message+" (weir cannot read it: "+x.problem+")", 0, out)
+	default:
+		e.reject(codeDenied, r.Message, 0, out)
+	}
+	return e.dropRest()
+}
+
+// reject answers the current message with an error of weir's. Where a transaction
+// may be open it has to fail as with an error of the server: a text that the server
+// must refuse goes in place of the message, and its error is exchanged.
+func (e *Engine) reject(code, message string, position int, out *session.Output) {
+	refusal := appendError(nil, "ERROR", code, message, position)
+	kind := e.chead.kind()
+	simple := kind == msgQuery || kind == msgCall
+	if !simple {
+		e.skip = true
+	}
+	if e.queue.len() == 0 && e.status == 'I' && !e.open {
+		out.ToClient.Append(refusal)
+		if simple {
+			out.ToClient.Append(appendReady(nil, e.status))
+		}
+		return
+	}
+	x := &entry{kind: expectParse, refusal: refusal}
+	if simple {
+		x.kind = expectQuery
+		e.open = false
+		out.ToServer.Build(func(dst []byte) []byte { return appendQuery(dst, refusedText) })
+	} else {
+		e.open = true
+		out.ToServer.Build(func(dst []byte) []byte { return appendParse(dst, refusedText) })
+	}
+	e.expect(x)
+}

@@ -1,0 +1,60 @@
+package postgres
+
+import (
+	"strings"
+
+	"github.com/weirproxy/weir/internal/sqlmeta"
+)
+
+// effects applies what a statement did to the session, now that it succeeded.
+func (e *Engine) effects(st *sqlmeta.Statement, tag string) {
+	ef := &st.Effects
+	e.settings.complete(ef, tag)
+	if ef.ChangesCatalogue {
+		e.changed = true
+		e.settings.generation++
+		e.cfg.Invalidate(e.grant)
+	}
+	if st.Problem != "" { // it may have prepared, declared or dropped anything
+		e.statements.retain(func(*prepared) bool { return false })
+		e.portals.retain(func(*portal) bool { return false })
+		e.settings.lost = true
+		return
+	}
+	switch {
+	case ef.Prepare != "":
+		p := &prepared{analysis: analysis{generation: noGeneration}}
+		if ef.Inner != nil {
+			p.text, p.bytes = ef.Inner.Text, int64(len(ef.Inner.Text))
+			p.analysis.stmt = ef.Inner
+		}
+		e.statements.enter(clip(ef.Prepare), p)
+	case ef.Deallocate == "*":
+		e.statements.retain(func(*prepared) bool { return false })
+	case ef.Deallocate != "":
+		e.statements.confirm(clip(ef.Deallocate), nil)
+	}
+	switch {
+	case ef.DeclareCursor != "":
+		p := &portal{prep: &prepared{analysis: analysis{generation: noGeneration}}, generation: e.settings.generation, hold: withHold(st.Text)}
+		if ef.Inner != nil {
+			p.prep.text, p.prep.bytes = ef.Inner.Text, int64(len(ef.Inner.Text))
+			p.prep.analysis.stmt = ef.Inner
+		}
+		e.portals.enter(clip(ef.DeclareCursor), p)
+	case ef.CloseCursor == "*":
+		e.portals.retain(func(*portal) bool { return false })
+	case ef.CloseCursor != "":
+		e.portals.confirm(clip(ef.CloseCursor), nil)
+	}
+}
+
+// withHold reports whether a DECLARE may be one WITH HOLD: then the cursor may
+// outlive its transaction. To keep one that does not is harmless.
+func withHold(text string) bool { return strings.Contains(strings.ToLower(text), "hold") }
+
+// noGeneration is the generation of an analysis that has to be made anew.
+const noGeneration = ^uint64(0)
+
+// clip cuts a name as the server does.
+func clip(name string) string { return name[:min(len(name), maxName)] }

@@ -1,0 +1,313 @@
+package postgres
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/jackc/pgproto3/v2"
+
+	"github.com/weirproxy/weir/internal/mask"
+	"github.com/weirproxy/weir/internal/session"
+	"github.com/weirproxy/weir/internal/sqlmeta"
+	"github.com/weirproxy/weir/pkg/auditlog"
+)
+
+// Sources of a mask (contract, section 4).
+const (
+	sourceOrigin     = "origin"
+	sourceDetector   = "detector"
+	sourceUnresolved = "unresolved"
+)
+
+// plan is what happens to the columns of one result.
+type plan struct {
+	columns []*mask.Column
+	infos   []planned
+	set     *mask.Set
+}
+
+// planned is how a column's masks are recorded.
+type planned struct {
+	name   string
+	method mask.Method
+	source string
+}
+
+// rowColumns reads a RowDescription.
+func rowColumns(body []byte) ([]Column, error) {
+	var m pgproto3.RowDescription
+	if err := decodeServer(srvRowDescription, body, &m); err != nil {
+		return nil, err
+	}
+	out := make([]Column, len(m.Fields))
+	for i, f := range m.Fields {
+		out[i] = Column{Name: string(f.Name), Relation: f.TableOID, Attr: int16(f.TableAttributeNumber), Type: f.DataTypeOID, Format: f.Format}
+	}
+	return out, nil
+}
+
+// newPlan makes the plan of a result; nil when nothing in it has to be looked at.
+func (m *maskSet) newPlan(columns []Column, st *sqlmeta.Statement) *plan {
+	p := &plan{columns: make([]*mask.Column, len(columns)), infos: make([]planned, len(columns)), set: m.set}
+	carries, asked := false, false
+	active := false
+	for i := range columns {
+		c := &columns[i]
+		info, known := m.origin(c, st)
+		if !known {
+			if !asked {
+				carries, asked = m.carries(st) && !explains(st), true
+			}
+			if carries {
+				info.method, info.source = m.whole, sourceUnresolved
+			}
+		}
+		if info.name == "" {
+			info.name = c.Name
+		}
+		p.infos[i] = info
+		p.columns[i] = mask.NewColumn(m.class(c.Type), c.Format, info.method, m.config.Key, m.set)
+		active = active || !p.columns[i].Idle()
+	}
+	if !active {
+		return nil
+	}
+	return p
+}
+
+// explains reports a plain EXPLAIN: its rows are the planner's words about the
+// statement, not data.
+func explains(st *sqlmeta.Statement) bool {
+	return st != nil && st.Tag == "EXPLAIN" && !st.Opaque
+}
+
+// origin decides a column by what the server says about where it comes from; known
+// is false when that says nothing.
+func (m *maskSet) origin(c *Column, st *sqlmeta.Statement) (info planned, known bool) {
+	if !m.byColumn {
+		return info, true
+	}
+	if c.Relation == 0 || c.Attr == 0 {
+		return info, false
+	}
+	if c.Attr < 0 {
+		return info, true // a system column
+	}
+	var r *sqlmeta.Relation
+	if m.catalog != nil {
+		r = m.catalog.Relations[c.Relation]
+	}
+	id := sqlmeta.ColumnID{Relation: c.Relation, Attr: c.Attr}
+	if masked, ok := m.columns[id]; ok {
+		return planned{masked.name, masked.method, sourceOrigin}, true
+	}
+	switch {
+	case r == nil || int(c.Attr) > len(r.Columns) || r.Columns[c.Attr-1] == "":
+		return planned{c.Name, m.whole, sourceUnresolved}, true // newer than the catalogue
+	case r.Kind == 'v' || r.Kind == 'm':
+		info.name = r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]
+		if m.tainted[r.OID] || (st != nil && st.Opaque && len(m.columns) > 0) {
+			info.method, info.source = m.whole, sourceUnresolved
+		}
+	default:
+		info.name = r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]
+	}
+	return info, true
+}
+
+func (m *maskSet) class(oid uint32) mask.Class {
+	if mask.BuiltIn(oid) || m.config.Class == nil {
+		return mask.ClassOf(oid)
+	}
+	return m.config.Class(m.catalog, oid)
+}
+
+// newResult forgets the plan of a result whose rows are over.
+func (e *Engine) newResult() {
+	e.collectCounts()
+	e.plan, e.planned, e.described = nil, false, false
+}
+
+// describeRows takes the RowDescription of a simple query.
+func (e *Engine) describeRows(h *entry, body []byte) error {
+	e.newResult()
+	e.described, e.planned = true, true
+	if !h.masks.any() {
+		return nil
+	}
+	columns, err := rowColumns(body)
+	if err != nil {
+		return err
+	}
+	e.plan = h.masks.newPlan(columns, h.current().stmt)
+	return nil
+}
+
+// planRows makes the plan of an Execute when its first row comes.
+func (e *Engine) planRows(h *entry) error {
+	if e.planned {
+		return nil
+	}
+	e.planned = true
+	if !h.masks.any() {
+		return nil
+	}
+	if h.portal == nil || h.portal.columns == nil {
+		return fmt.Errorf("the server sent a row before its description")
+	}
+	e.plan = h.masks.newPlan(h.portal.columns, h.current().stmt)
+	return nil
+}
+
+// maskRow forwards a DataRow, with what has to be masked exchanged.
+func (e *Engine) maskRow(frame []byte, inPlace bool, out *session.Output) error {
+	changed, size := false, 0
+	var err error
+	out.ToClient.Build(func(dst []byte) []byte {
+		begin := len(dst)
+		var grown []byte
+		if grown, changed, err = e.plan.appendRow(dst, frame[headerLen:]); err != nil || !changed {
+			return dst
+		}
+		size = len(grown) - begin - headerLen
+		return grown
+	})
+	if err != nil {
+		return err
+	}
+	if !changed {
+		size = len(frame) - headerLen
+		e.emit(frame, inPlace, out)
+	}
+	e.bytes += int64(size)
+	return nil
+}
+
+// appendRow appends the whole DataRow message when any value changes.
+func (p *plan) appendRow(dst, body []byte) (out []byte, changed bool, err error) {
+	if len(body) < 2 || int(binary.BigEndian.Uint16(body)) != len(p.columns) {
+		return dst, false, fmt.Errorf("a row that does not fit its description: %w", errMalformed)
+	}
+	mark, done, at := 0, 0, 2 // body[:done] has been copied
+	for _, c := range p.columns {
+		if len(body)-at < 4 {
+			return dst, false, fmt.Errorf("DataRow: %w", errMalformed)
+		}
+		n := int64(int32(binary.BigEndian.Uint32(body[at:])))
+		value := at + 4
+		if n < -1 || n > int64(len(body)-value) {
+			return dst, false, fmt.Errorf("DataRow: %w", errMalformed)
+		}
+		end := value + int(max(n, 0))
+		if n >= 0 && !c.Idle() {
+			if dst, mark, done, err = appendValue(dst, body, c, mark, done, at, value, end); err != nil {
+				return dst, false, err
+			}
+		}
+		at = end
+	}
+	if at != len(body) {
+		return dst, false, fmt.Errorf("DataRow: %w", errMalformed)
+	}
+	if mark == 0 {
+		return dst, false, nil
+	}
+	return endFrame(append(dst, body[done:]...), mark), true, nil
+}
+
+// appendValue appends one value when it changes, after what stands before it.
+func appendValue(dst, body []byte, c *mask.Column, mark, done, at, value, end int) ([]byte, int, int, error) {
+	begin, oldMark := len(dst), mark
+	if mark == 0 {
+		dst, mark = beginFrame(dst, srvDataRow)
+	}
+	dst = append(dst, body[done:value]...)
+	start := len(dst)
+	dst, result := c.AppendMasked(dst, body[value:end])
+	switch result {
+	case mask.Unchanged:
+		return dst[:begin], oldMark, done, nil
+	case mask.IsNull:
+		dst = dst[:start]
+		binary.BigEndian.PutUint32(dst[start-4:], ^uint32(0))
+	default:
+		binary.BigEndian.PutUint32(dst[start-4:], uint32(len(dst)-start))
+	}
+	return dst, mark, end, nil
+}
+
+// maskCall forwards the result of a function call. It carries no origin: where
+// columns are masked, only the server's own functions may answer.
+func (e *Engine) maskCall(frame []byte, inPlace bool, out *session.Output) error {
+	h, body := e.queue.head(), frame[headerLen:]
+	if len(body) < 4 {
+		return fmt.Errorf("function call's answer: %w", errMalformed)
+	}
+	n := int64(int32(binary.BigEndian.Uint32(body)))
+	if n < -1 || max(n, 0) != int64(len(body)-4) {
+		return fmt.Errorf("function call's answer: %w", errMalformed)
+	}
+	method := mask.Method(0)
+	if h.masks.byColumn && !h.builtIn {
+		method = mask.Null
+	}
+	class := mask.Unknown
+	if h.format == mask.TextFormat {
+		class = mask.Text
+	}
+	info := planned{"function call", method, sourceUnresolved}
+	p := &plan{columns: []*mask.Column{mask.NewColumn(class, h.format, method, h.masks.config.Key, h.masks.set)}, infos: []planned{info}, set: h.masks.set}
+	if n >= 0 && !p.columns[0].Idle() {
+		value, result := p.columns[0].AppendMasked(nil, body[4:])
+		e.plan = p
+		if result != mask.Unchanged {
+			f, mark := beginFrame(nil, srvCallResponse)
+			if result == mask.IsNull {
+				f = binary.BigEndian.AppendUint32(f, ^uint32(0))
+			} else {
+				f = append(binary.BigEndian.AppendUint32(f, uint32(len(value))), value...)
+			}
+			frame, inPlace = endFrame(f, mark), false
+		}
+	}
+	e.bytes += int64(len(frame) - headerLen)
+	e.emit(frame, inPlace, out)
+	return nil
+}
+
+// collectCounts adds what the plan has counted to the outcome.
+func (e *Engine) collectCounts() {
+	if e.plan == nil {
+		return
+	}
+	for i, c := range e.plan.columns {
+		info := &e.plan.infos[i]
+		if c.Masked > 0 {
+			e.count(auditlog.Mask{Column: info.name, Method: info.method.String(), Source: info.source}, c.Masked)
+		}
+		for d, n := range c.Hits {
+			e.countHit(info.name, e.plan.set, d, n)
+		}
+	}
+	e.plan = nil
+}
+
+func (e *Engine) countHit(column string, set *mask.Set, detector int, n int64) {
+	if n > 0 {
+		name, method := set.Detector(detector)
+		e.count(auditlog.Mask{Column: column, Method: method.String(), Source: sourceDetector, Detector: name}, n)
+	}
+}
+
+// count adds to the record of a mask. A result has at most 1,664 columns.
+func (e *Engine) count(m auditlog.Mask, n int64) {
+	for i := range e.counts {
+		have := &e.counts[i]
+		if have.Column == m.Column && have.Method == m.Method && have.Source == m.Source && have.Detector == m.Detector {
+			have.Count += n
+			return
+		}
+	}
+	m.Count = n
+	e.counts = append(e.counts, m)
+}
