@@ -55,9 +55,19 @@ func prefixed(text string) string {
 	return "weir: " + text
 }
 
+// configFile is --config, which the agent also takes behind its name.
+func configFile(c *cli.Context) string {
+	for _, level := range c.Lineage() {
+		if level.IsSet("config") {
+			return level.String("config")
+		}
+	}
+	return defaultConfig
+}
+
 // loadConfig reads the configuration that the command line names.
 func loadConfig(c *cli.Context) (*config.Config, error) {
-	path := c.String("config")
+	path := configFile(c)
 	cfg, err := config.Load(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no configuration at %s; name one with --config or WEIR_CONFIG", path)
@@ -72,7 +82,7 @@ func runDir(c *cli.Context) string {
 	if dir := c.String("run-dir"); dir != "" {
 		return dir
 	}
-	if cfg, err := config.Load(c.String("config")); err == nil {
+	if cfg, err := config.Load(configFile(c)); err == nil {
 		return cfg.RunDir
 	}
 	return config.DefaultRunDir

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/weirproxy/weir/internal/catalog"
+	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/mask"
+	"github.com/weirproxy/weir/internal/proto/postgres"
+	"github.com/weirproxy/weir/internal/redirect"
+	"github.com/weirproxy/weir/internal/session"
+	"github.com/weirproxy/weir/internal/sqlmeta"
+	"github.com/weirproxy/weir/internal/sqlparse"
+	"github.com/weirproxy/weir/internal/upstream"
+)
+
+// fixedDestinations are the configured prefixes; names come from the resolver.
+func (a *agent) fixedDestinations() []redirect.Destination {
+	var all []redirect.Destination
+	for i, b := range a.cfg.Backends {
+		for _, addr := range b.Addresses {
+			if addr.Host == "" {
+				all = append(all, redirect.Destination{Prefix: addr.Prefix, Port: addr.Port, Backend: i})
+			}
+		}
+	}
+	return all
+}
+
+// startResolver protects the addresses of configured names, and goes on doing so
+// while they change.
+func (a *agent) startResolver(ctx context.Context) error {
+	var names []redirect.Name
+	for i, b := range a.cfg.Backends {
+		for _, addr := range b.Addresses {
+			if addr.Host != "" {
+				names = append(names, redirect.Name{Host: addr.Host, Port: addr.Port, Backend: i})
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	r, err := redirect.NewResolver(redirect.ResolverConfig{Static: a.fixedDestinations(), Names: names, Log: a.log})
+	if err != nil {
+		return err
+	}
+	// The resolver keeps old addresses itself, so nothing else needs a grace.
+	apply := func(d []redirect.Destination) error { return a.redirect.SetDestinations(d, 0) }
+	found, err := r.Resolve(ctx)
+	if err != nil {
+		a.log.Warn("not every backend's name resolves; those are not protected until it does", "error", err)
+	}
+	if err := apply(found); err != nil {
+		return err
+	}
+	a.run("resolver", func(ctx context.Context) error { r.Run(ctx, apply); return nil })
+	return nil
+}
+
+func (a *agent) backend(name string) *config.Backend {
+	for i := range a.cfg.Backends {
+		if a.cfg.Backends[i].Name == name {
+			return &a.cfg.Backends[i]
+		}
+	}
+	return &config.Backend{}
+}
+
+func (a *agent) upstreamBackends() map[string]upstream.Backend {
+	all := map[string]upstream.Backend{}
+	for _, b := range a.cfg.Backends {
+		all[b.Name] = upstream.Backend{Dial: b.Dial, Names: b.Names(),
+			TLS: upstream.TLS{Mode: b.TLS.Mode, CAFile: b.TLS.CAFile, ServerName: b.TLS.ServerName}}
+	}
+	return all
+}
+
+// catalogues gives the PostgreSQL engine its pictures of databases. A picture
+// belongs to a backend as one network namespace sees it, and a database there.
+type catalogues struct {
+	cache  *catalog.Cache
+	dialer *upstream.Dialer
+
+	mu     sync.Mutex
+	grants map[catalog.Key]session.Grant // the latest admission, to look things up with
+}
+
+func (c *catalogues) key(g session.Grant) catalog.Key {
+	f := g.Flow()
+	k := catalog.Key{Backend: f.Backend, Address: f.Destination.String(), Namespace: f.Process.NetNS, Database: f.Database, Login: f.Login}
+	c.mu.Lock()
+	c.grants[k] = g
+	c.mu.Unlock()
+	return k
+}
+
+func (c *catalogues) connect(ctx context.Context, k catalog.Key) (*catalog.Conn, error) {
+	c.mu.Lock()
+	g, ok := c.grants[k]
+	c.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("no flow has been admitted to database %q of backend %q", k.Database, k.Backend)
+	}
+	return c.dialer.ConnectCatalogue(ctx, g)
+}
+
+func (a *agent) postgresHandler(dialer *upstream.Dialer) (session.Handler, error) {
+	key, err := a.maskKey()
+	if err != nil {
+		return nil, fmt.Errorf("the key for hashes and tokens: %w", err)
+	}
+	cats := &catalogues{dialer: dialer, grants: map[catalog.Key]session.Grant{}}
+	cats.cache = catalog.New(catalog.Config{Connect: cats.connect, Log: a.log})
+	a.catalogs = cats.cache
+	a.onStop("catalogues", func() error { cats.cache.Close(); return nil })
+	analyzer := &sqlparse.Analyzer{Pool: a.parser, Cache: sqlparse.NewCache(0)}
+	return postgres.New(postgres.Config{
+		Analyze:        analyzer.Analyze,
+		Catalog:        cats.get,
+		Invalidate:     func(g session.Grant) { cats.cache.Invalidate(cats.key(g)) },
+		Describe:       cats.describe,
+		Defaults:       cats.defaults,
+		SignIn:         signIn(dialer),
+		CancelUpstream: dialer.CancelPostgres,
+		TLS: func(g *session.Gate, _ string) (*tls.Config, error) {
+			return a.tlsFor(g, a.backend(g.Flow().Backend).Names()), nil
+		},
+		Masks: postgres.MaskConfig{Key: key, Custom: func() map[string]string { return a.policy.Current().Detectors() }, Class: classOf},
+		Log:   a.log, Now: time.Now,
+	})
+}
+
+func signIn(d *upstream.Dialer) func(context.Context, session.Grant, map[string]string) (*postgres.Upstream, error) {
+	return func(ctx context.Context, g session.Grant, params map[string]string) (*postgres.Upstream, error) {
+		s, err := d.SignInPostgres(ctx, g, params)
+		if err != nil {
+			return nil, err
+		}
+		return &postgres.Upstream{Conn: s.Conn, PID: s.PID, Secret: s.Secret, Parameters: s.Parameters, TxStatus: s.TxStatus, Address: s.Address}, nil
+	}
+}
+
+// classOf is what a type of users or extensions can carry when masked.
+func classOf(c *sqlmeta.Catalog, oid uint32) mask.Class {
+	t, ok := c.Type(oid)
+	if !ok {
+		return mask.Unknown
+	}
+	textElements := false
+	if t.Element != 0 {
+		if mask.BuiltIn(t.Element) {
+			textElements = mask.ClassOf(t.Element) == mask.Text
+		} else if element, ok := c.Type(t.Element); ok {
+			textElements = element.TextWire
+		}
+	}
+	return mask.UserClass(t.Kind, t.TextWire, textElements)
+}
+
+func (c *catalogues) get(ctx context.Context, g session.Grant) (*sqlmeta.Catalog, error) {
+	return c.cache.Get(ctx, c.key(g))
+}
+
+func (c *catalogues) describe(ctx context.Context, g session.Grant, path []string, query string) ([]postgres.Column, error) {
+	fields, err := c.cache.Describe(ctx, c.key(g), path, query)
+	if err != nil {
+		return nil, err
+	}
+	columns := make([]postgres.Column, len(fields))
+	for i, f := range fields {
+		columns[i] = postgres.Column{Name: f.Name, Relation: f.Relation, Attr: f.Attr, Type: f.Type}
+	}
+	return columns, nil
+}
+
+func (c *catalogues) defaults(ctx context.Context, g session.Grant) (postgres.Defaults, error) {
+	d, err := c.cache.Defaults(ctx, c.key(g))
+	if err != nil {
+		return postgres.Defaults{}, err
+	}
+	path, ok := sqlmeta.SplitSearchPath(d.SearchPath)
+	if !ok {
+		return postgres.Defaults{}, fmt.Errorf("the search_path of database %q has a form that cannot be read", g.Flow().Database)
+	}
+	return postgres.Defaults{SearchPath: path, Role: d.Role}, nil
+}
