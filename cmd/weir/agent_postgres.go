@@ -9,7 +9,6 @@ import (
 
 	"github.com/weirproxy/weir/internal/catalog"
 	"github.com/weirproxy/weir/internal/config"
-	"github.com/weirproxy/weir/internal/mask"
 	"github.com/weirproxy/weir/internal/proto/postgres"
 	"github.com/weirproxy/weir/internal/redirect"
 	"github.com/weirproxy/weir/internal/session"
@@ -130,7 +129,7 @@ func (a *agent) postgresHandler(dialer *upstream.Dialer) (session.Handler, error
 		TLS: func(g *session.Gate, _ string) (*tls.Config, error) {
 			return a.tlsFor(g, a.backend(g.Flow().Backend).Names()), nil
 		},
-		Masks: postgres.MaskConfig{Key: key, Custom: func() map[string]string { return a.policy.Current().Detectors() }, Class: classOf},
+		Masks: postgres.MaskConfig{Key: key, Custom: func() map[string]string { return a.policy.Current().Detectors() }},
 		Log:   a.log, Now: time.Now,
 	})
 }
@@ -143,23 +142,6 @@ func signIn(d *upstream.Dialer) func(context.Context, session.Grant, map[string]
 		}
 		return &postgres.Upstream{Conn: s.Conn, PID: s.PID, Secret: s.Secret, Parameters: s.Parameters, TxStatus: s.TxStatus, Address: s.Address}, nil
 	}
-}
-
-// classOf is what a type of users or extensions can carry when masked.
-func classOf(c *sqlmeta.Catalog, oid uint32) mask.Class {
-	t, ok := c.Type(oid)
-	if !ok {
-		return mask.Unknown
-	}
-	textElements := false
-	if t.Element != 0 {
-		if mask.BuiltIn(t.Element) {
-			textElements = mask.ClassOf(t.Element) == mask.Text
-		} else if element, ok := c.Type(t.Element); ok {
-			textElements = element.TextWire
-		}
-	}
-	return mask.UserClass(t.Kind, t.TextWire, textElements)
 }
 
 func (c *catalogues) get(ctx context.Context, g session.Grant) (*sqlmeta.Catalog, error) {

@@ -59,7 +59,7 @@ func (s *Spool) signLocked(final bool) (place, auditlog.Position, error) {
 func (s *Spool) appendCheckpoint(buf []byte, at auditlog.Position, final bool) ([]byte, auditlog.Position, error) {
 	start := len(buf)
 	buf, mark := auditlog.BeginRecord(buf, auditlog.RecordCheckpoint)
-	buf = append(buf, s.signer.sign(auditlog.Checkpoint{Position: at, Time: s.Now(), Closed: final})...)
+	buf = append(buf, s.signer.sign(auditlog.Checkpoint{Position: at, Time: s.Now(), Closed: final, Inside: true})...)
 	buf, chain, err := auditlog.SealRecord(buf, mark)
 	at.Chain = chain
 	at.Offset += int64(len(buf) - start)

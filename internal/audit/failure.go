@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -40,6 +42,7 @@ func (s *Spool) attend() {
 		if err := s.recover(); err != nil {
 			s.Log.Warn("the audit log still cannot be written", "dir", s.dir, "refused", s.lost.n, "error", err)
 		}
+	case s.removed():
 	case s.lost.n > 0:
 		if err := s.account(); err != nil {
 			s.Log.Warn("a gap could not be recorded yet", "error", err)
@@ -47,18 +50,38 @@ func (s *Spool) attend() {
 	}
 }
 
+// removed fails the spool when the segment that it writes to is not there any
+// more, or not all of it: writing on would be writing to nowhere. Called with mu
+// held.
+func (s *Spool) removed() bool {
+	path := filepath.Join(s.dir, auditlog.SegmentName(s.pos.Segment))
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		_ = s.fail(auditlog.GapDamage, fmt.Errorf("segment %d was removed under the running agent", s.pos.Segment))
+	case err == nil && st.Size() < s.pos.Offset:
+		_ = s.fail(auditlog.GapDamage, fmt.Errorf("segment %d was cut under the running agent", s.pos.Segment))
+	default:
+		return false
+	}
+	return true
+}
+
 // recover is the probe: it removes what a failed write left behind the last whole
 // batch, and begins a fresh segment with a gap event. When that is on disk, the
 // log can be written again. Called with mu held.
 func (s *Spool) recover() error {
 	s.disk.own()
-	path := filepath.Join(s.dir, auditlog.SegmentName(s.pos.Segment))
-	if err := s.FS.Truncate(path, s.pos.Offset); err != nil {
-		s.disk.disown()
-		return fmt.Errorf("remove an incomplete write: %w", err)
+	damaged := s.failure.cause == auditlog.GapDamage
+	if !damaged {
+		path := filepath.Join(s.dir, auditlog.SegmentName(s.pos.Segment))
+		if err := s.FS.Truncate(path, s.pos.Offset); err != nil {
+			s.disk.disown()
+			return fmt.Errorf("remove an incomplete write: %w", err)
+		}
 	}
 	events := append([]*auditlog.Event{s.gap()}, s.lost.closings(&s.table)...)
-	if err := s.begin(auditlog.CauseFailure, false, s.table.open(), events); err != nil {
+	if err := s.begin(auditlog.CauseFailure, damaged, s.table.open(), events); err != nil {
 		s.disk.disown()
 		return err
 	}

@@ -24,6 +24,7 @@ const keyPrefix = "PRIVATE+KEY+"
 type signer struct {
 	public  auditlog.PublicKey
 	private ed25519.PrivateKey
+	found   bool // the key was there already
 }
 
 func (s *signer) sign(c auditlog.Checkpoint) []byte {
@@ -50,6 +51,9 @@ func loadSigner(stateDir, node string, fresh bool, log *slog.Logger) (*signer, e
 		s, err = createSigner(path, node)
 	case err == nil:
 		s, err = parseSigner(string(text))
+		if err == nil {
+			s.found = true
+		}
 		warnMode(path, log)
 	}
 	if err != nil {

@@ -59,7 +59,7 @@ func (s *Spool) replay() error {
 		if err := s.writeCheckpoint(auditlog.Position{}, false); err != nil {
 			return err
 		}
-		return s.start(auditlog.CauseFirst, finding{table: newTable(), closed: true})
+		return s.start(auditlog.CauseFirst, finding{table: newTable(), closed: true, anew: s.signer.found})
 	}
 	f, err := inspect(s.dir, segments, note, s.signer.public)
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *Spool) start(cause auditlog.Cause, f finding) error {
 	s.pos, s.table = f.pos, f.table
 	var events []*auditlog.Event
 	if gap := f.gap(s.Now().UTC()); gap != nil {
-		s.Log.Warn("the audit log was not closed by the agent before", "cause", gap.Gap.Cause, "reason", gap.Reason)
+		s.Log.Warn("the audit log is not as the agent before should have left it", "cause", gap.Gap.Cause, "reason", gap.Reason)
 		events = append(events, gap)
 	}
 	events = append(events, f.table.closings(flow.ReasonAgentLost)...)
@@ -103,6 +103,7 @@ type finding struct {
 	last   time.Time // of the last event
 	closed bool      // the agent before signed the end
 	torn   int64     // bytes of an incomplete record
+	anew   bool      // there is no log, but a key of one
 	damage string    // why the log is not what was written; "" when it is
 }
 
@@ -112,6 +113,9 @@ func (f *finding) gap(now time.Time) *auditlog.Event {
 	switch {
 	case f.damage != "":
 		info.Cause, reason = auditlog.GapDamage, "the log was cut or altered: "+f.damage
+	case f.anew:
+		info.Cause, info.From = auditlog.GapDamage, now
+		reason = "a new log begins although its key is older: the log before was moved away or removed, unless the very first start was interrupted"
 	case f.torn > 0:
 		info.Cause, info.Bytes = auditlog.GapTorn, f.torn
 		reason = "the agent ended in the middle of a write; the incomplete record, which nobody relied on, was removed"
@@ -130,6 +134,8 @@ func inspect(dir string, segments []uint64, note []byte, key auditlog.PublicKey)
 		f.damage = "the file with the last signed checkpoint is missing"
 	case noteErr != nil:
 		f.damage = noteErr.Error()
+	case c.Inside:
+		f.damage = "the file with the last signed checkpoint holds one from inside the log"
 	}
 	if len(segments) == 0 {
 		f.pos, f.closed = c.Position, c.Position == auditlog.Position{}

@@ -21,7 +21,7 @@ import (
 	"github.com/weirproxy/weir/internal/sqlmeta"
 )
 
-// How old a picture may be.
+// How old a picture may be, and how long things are kept.
 const (
 	// fresh: younger pictures are used without asking the server. DDL that goes
 	// through Weir is seen at once (Invalidate); other DDL within this time.
@@ -32,8 +32,15 @@ const (
 	// stale bounds how long the last picture serves while the server cannot be
 	// asked.
 	stale = 5 * time.Minute
+	// retry is how long a failure to ask is taken for an answer: a server that has
+	// no connection left must not be asked again for every statement.
+	retry = 2 * time.Second
 	// idle is how long a connection is kept after its last use.
 	idle = time.Minute
+	// forget is how long a picture is kept after its last use.
+	forget = 15 * time.Minute
+	// sweepEvery is how often connections and pictures are looked at for that.
+	sweepEvery = 15 * time.Second
 	// timeout of one visit to the server.
 	timeout = 30 * time.Second
 )
@@ -59,102 +66,155 @@ type Config struct {
 
 // Cache holds one picture for each key. It is safe for concurrent use.
 type Cache struct {
-	config  Config
-	work    sync.WaitGroup // refreshes under way
-	ctx     context.Context
-	stop    context.CancelFunc
-	version uint64 // of the next picture; guarded by mu
+	config Config
+	ctx    context.Context
+	stop   context.CancelFunc
+	work   sync.WaitGroup // the sweeper and refreshes under way
 
 	mu      sync.Mutex
+	closed  bool
+	version uint64 // of the last picture
 	entries map[Key]*entry
 }
 
-// entry is one database. Its visit lock serialises what goes over the connection.
+// entry is one database.
 type entry struct {
 	key   Key
-	visit sync.Mutex
-	conn  *pgconn.PgConn // guarded by visit
-	timer *time.Timer    // closes conn when idle; guarded by visit
-	probe string         // answer of the version probe that catalog belongs to; guarded by visit
+	users int // guarded by Cache.mu: an entry in use is not forgotten
+
+	// visit holds one token: who has it may use conn and probe.
+	visit chan struct{}
+	conn  *pgconn.PgConn
+	probe string // answer of the version probe that catalog belongs to
 
 	mu         sync.Mutex
 	catalog    *sqlmeta.Catalog
-	checked    time.Time
-	invalid    uint64 // counts Invalidate
-	seen       uint64 // value of invalid that catalog covers
+	checked    time.Time // when the server was asked for what catalog shows
+	invalid    uint64    // counts Invalidate
+	seen       uint64    // value of invalid that catalog covers
 	refreshing bool
+	failed     time.Time // when asking last failed
+	failure    error
+	used       time.Time
 }
 
-// New makes an empty cache.
+// New makes an empty cache. It runs a sweeper until Close.
 func New(c Config) *Cache {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Cache{config: c, ctx: ctx, stop: stop, entries: make(map[Key]*entry)}
+	cache := &Cache{config: c, ctx: ctx, stop: stop, entries: make(map[Key]*entry)}
+	cache.work.Go(cache.sweeper)
+	return cache
 }
 
-// Close ends every refresh and connection.
+// Close ends every refresh and connection and waits for them. A closed cache
+// answers with errors.
 func (c *Cache) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.stop()
 	c.work.Wait()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, e := range c.entries {
-		e.visit.Lock()
+	entries := c.entries
+	c.entries = nil
+	c.mu.Unlock()
+	for _, e := range entries {
+		<-e.visit // never given back
 		e.hangUp()
-		e.visit.Unlock()
 	}
 }
 
-func (c *Cache) entry(k Key) *entry {
+var errClosed = errors.New("weir is stopping")
+
+// enter finds or makes the entry of a key; leave must follow.
+func (c *Cache) enter(k Key) (*entry, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errClosed
+	}
 	e := c.entries[k]
 	if e == nil {
-		e = &entry{key: k}
+		e = &entry{key: k, visit: make(chan struct{}, 1)}
+		e.visit <- struct{}{}
 		c.entries[k] = e
 	}
-	return e
+	e.users++
+	return e, nil
+}
+
+func (c *Cache) leave(e *entry) {
+	c.mu.Lock()
+	e.users--
+	c.mu.Unlock()
 }
 
 // Get returns the picture of a database. It asks the server only when the last
 // picture is no longer fresh. While the server cannot be asked the last picture
-// serves for a bounded time; then, or when there is none, that is an error.
+// serves for a bounded time, unless it is known to be outdated; then, or when
+// there is none, that is an error.
 func (c *Cache) Get(ctx context.Context, k Key) (*sqlmeta.Catalog, error) {
-	e := c.entry(k)
+	e, err := c.enter(k)
+	if err != nil {
+		return nil, wrap("read the catalogue of", k, err)
+	}
+	defer c.leave(e)
 	now := c.config.Now()
 	e.mu.Lock()
-	cat, age, current := e.catalog, now.Sub(e.checked), e.seen == e.invalid
-	if cat != nil && current && age < fresh {
-		e.mu.Unlock()
-		return cat, nil
+	e.used = now
+	cat, age, current := e.catalog, now.Sub(e.checked), e.catalog != nil && e.seen == e.invalid
+	failure := e.failure
+	if now.Sub(e.failed) >= retry {
+		failure = nil
 	}
-	if cat != nil && current && age < behind {
-		if !e.refreshing && c.ctx.Err() == nil {
-			e.refreshing = true
-			c.work.Go(func() {
-				_ = c.refresh(c.ctx, e) // the next Get sees the age and says so
-				e.mu.Lock()
-				e.refreshing = false
-				e.mu.Unlock()
-			})
-		}
-		e.mu.Unlock()
-		return cat, nil
-	}
+	background := current && age >= fresh && age < behind && failure == nil && !e.refreshing
+	e.refreshing = e.refreshing || background
 	e.mu.Unlock()
-	err := c.refresh(ctx, e)
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	switch {
-	case err == nil:
-		return e.catalog, nil
-	case e.catalog != nil && e.seen == e.invalid && now.Sub(e.checked) < stale && ctx.Err() == nil:
-		c.config.Log.Warn("the catalogue of a database cannot be refreshed; the last picture serves for now", "backend", k.Backend, "database", k.Database, "error", err)
-		return e.catalog, nil
+	case current && age < behind:
+		if background {
+			c.refreshBeside(e)
+		}
+		return cat, nil
+	case failure == nil:
+		if failure = c.refresh(ctx, e); failure == nil {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			return e.catalog, nil
+		}
+		c.config.Log.Warn("the catalogue of a database cannot be read", "backend", k.Backend, "database", k.Database, "last", current && age < stale, "error", failure)
 	}
-	return nil, fmt.Errorf("read the catalogue of database %q at backend %q: %w", k.Database, k.Backend, err)
+	if current && age < stale && ctx.Err() == nil {
+		return cat, nil
+	}
+	return nil, wrap("read the catalogue of", k, failure)
+}
+
+func wrap(doing string, k Key, err error) error {
+	return fmt.Errorf("%s database %q at backend %q: %w", doing, k.Database, k.Backend, err)
+}
+
+// refreshBeside refreshes an entry without making anybody wait. A failure is kept
+// in the entry and found by the next Get.
+func (c *Cache) refreshBeside(e *entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	e.users++
+	c.work.Go(func() {
+		defer c.leave(e)
+		if err := c.refresh(c.ctx, e); err != nil && c.ctx.Err() == nil {
+			c.config.Log.Warn("the catalogue of a database cannot be refreshed", "backend", e.key.Backend, "database", e.key.Database, "error", err)
+		}
+		e.mu.Lock()
+		e.refreshing = false
+		e.mu.Unlock()
+	})
 }
 
 // Invalidate says that the catalogue has changed: the next Get asks the server.
@@ -171,167 +231,65 @@ func (c *Cache) Invalidate(k Key) {
 	}
 }
 
-// refresh brings an entry up to date. Whoever waited for another's refresh that
-// covers its own reason goes without asking.
+// refresh brings an entry up to date. Who waited for another's attempt shares its
+// outcome.
 func (c *Cache) refresh(ctx context.Context, e *entry) error {
 	asked := c.config.Now()
 	e.mu.Lock()
 	invalid := e.invalid
 	e.mu.Unlock()
-	return c.visit(ctx, e, func(ctx context.Context, conn *pgconn.PgConn) error {
+	return c.visit(ctx, e, func(ctx context.Context, conn func() (*pgconn.PgConn, error)) error {
 		e.mu.Lock()
 		done := e.catalog != nil && e.seen >= invalid && e.checked.After(asked)
+		failed, failure := e.failed.After(asked), e.failure
 		invalid = e.invalid // whatever changed before now is in what is read now
 		e.mu.Unlock()
-		if done {
+		switch {
+		case done:
 			return nil
+		case failed:
+			return failure
 		}
 		start := c.config.Now()
-		version, err := probe(ctx, conn)
+		cat, err := c.read(ctx, e, conn)
+		e.mu.Lock()
+		defer e.mu.Unlock()
 		if err != nil {
+			if !errors.Is(context.Cause(ctx), context.Canceled) { // else the caller gave up, not the server
+				e.failed, e.failure = c.config.Now(), err
+			}
 			return err
 		}
-		e.mu.Lock()
-		cat := e.catalog
-		e.mu.Unlock()
-		if cat == nil || version != e.probe {
-			c.mu.Lock()
-			c.version++
-			n := c.version
-			c.mu.Unlock()
-			if cat, err = load(ctx, conn, n); err != nil {
-				return err
-			}
-			e.probe = version
-		}
-		e.mu.Lock()
 		e.catalog, e.checked, e.seen = cat, start, invalid
-		e.mu.Unlock()
+		e.failed, e.failure = time.Time{}, nil
 		return nil
 	})
 }
 
-// visit runs f on the entry's connection, alone. A connection that broke since
-// its last use is replaced once.
-func (c *Cache) visit(ctx context.Context, e *entry, f func(ctx context.Context, conn *pgconn.PgConn) error) error {
-	e.visit.Lock()
-	defer e.visit.Unlock()
-	if c.ctx.Err() != nil {
-		return errors.New("weir is stopping")
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	reused := e.conn != nil
-	for {
-		if e.conn == nil {
-			conn, err := c.config.Connect(ctx, e.key)
-			if err != nil {
-				return err
-			}
-			e.conn = conn
-		}
-		err := f(ctx, e.conn)
-		if err != nil && e.conn.IsClosed() && reused && ctx.Err() == nil {
-			e.conn, reused = nil, false
-			continue
-		}
-		if e.conn.IsClosed() {
-			e.hangUp()
-		} else {
-			e.keep()
-		}
-		return err
-	}
-}
-
-// keep closes the connection when nobody uses it for a while.
-func (e *entry) keep() {
-	if e.timer != nil {
-		e.timer.Reset(idle)
-		return
-	}
-	e.timer = time.AfterFunc(idle, func() {
-		e.visit.Lock()
-		defer e.visit.Unlock()
-		e.hangUp()
-	})
-}
-
-func (e *entry) hangUp() {
-	if e.timer != nil {
-		e.timer.Stop()
-		e.timer = nil
-	}
-	if e.conn != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = e.conn.Close(ctx) // a goodbye to a connection that holds nothing
-		e.conn = nil
-	}
-}
-
-// Defaults is how a session of the key's login starts in the database.
-type Defaults struct {
-	SearchPath string // as written: "$user" stands for the role
-	Role       string
-}
-
-// Defaults asks how a session of the key's login starts. The connection's own
-// search path is never changed, so its reset value is the login's.
-func (c *Cache) Defaults(ctx context.Context, k Key) (Defaults, error) {
-	var d Defaults
-	err := c.visit(ctx, c.entry(k), func(ctx context.Context, conn *pgconn.PgConn) error {
-		rows, err := query(ctx, conn, `SELECT s.reset_val, pg_catalog.current_setting('role'), session_user::pg_catalog.text
-			FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'search_path'`)
-		if err != nil {
-			return err
-		}
-		if len(rows) != 1 {
-			return errors.New("the server shows no search_path")
-		}
-		d.SearchPath, d.Role = rows[0][0], rows[0][1]
-		if d.Role == "none" || d.Role == "" {
-			d.Role = rows[0][2]
-		}
-		return nil
-	})
+// read gives the entry's picture as the server has it now, the same one when
+// nothing has changed.
+func (c *Cache) read(ctx context.Context, e *entry, connect func() (*pgconn.PgConn, error)) (*sqlmeta.Catalog, error) {
+	conn, err := connect()
 	if err != nil {
-		return Defaults{}, fmt.Errorf("ask for the session defaults of database %q at backend %q: %w", k.Database, k.Backend, err)
+		return nil, err
 	}
-	return d, nil
-}
-
-// Field is a result column as RowDescription gives it.
-type Field struct {
-	Name     string
-	Relation uint32
-	Attr     int16
-	Type     uint32
-}
-
-// Describe finds the result columns of a query without running it: it is parsed
-// under the given search path in a transaction that is rolled back.
-func (c *Cache) Describe(ctx context.Context, k Key, searchPath []string, sql string) ([]Field, error) {
-	var fields []Field
-	err := c.visit(ctx, c.entry(k), func(ctx context.Context, conn *pgconn.PgConn) (err error) {
-		if _, err := query(ctx, conn, "BEGIN READ ONLY; SET LOCAL search_path TO "+quotePath(searchPath)); err != nil {
-			return err
-		}
-		defer func() {
-			_, e := query(ctx, conn, "ROLLBACK")
-			err = errors.Join(err, e)
-		}()
-		d, err := conn.Prepare(ctx, "", sql, nil)
-		if err != nil {
-			return err
-		}
-		for _, f := range d.Fields {
-			fields = append(fields, Field{Name: f.Name, Relation: f.TableOID, Attr: int16(f.TableAttributeNumber), Type: f.DataTypeOID})
-		}
-		return nil
-	})
+	version, err := probe(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("describe a query in database %q at backend %q: %w", k.Database, k.Backend, err)
+		return nil, err
 	}
-	return fields, nil
+	e.mu.Lock()
+	cat := e.catalog
+	e.mu.Unlock()
+	if cat != nil && version == e.probe {
+		return cat, nil
+	}
+	c.mu.Lock()
+	c.version++
+	n := c.version
+	c.mu.Unlock()
+	if cat, err = load(ctx, conn, n); err != nil {
+		return nil, err
+	}
+	e.probe = version
+	return cat, nil
 }

@@ -26,7 +26,7 @@ func (m *Manager) Bind(ctx context.Context, caller *Caller, rawToken string) (Bi
 	if exec, err := m.findExec(&proc); err != nil {
 		return Binding{}, err
 	} else if exec != nil {
-		return Binding{}, errInsideExec
+		return Binding{}, ErrInsideExec
 	}
 	m.mu.RLock()
 	old := m.logins[loginKeyOf(&proc)]

@@ -26,6 +26,9 @@ var (
 	ErrCgroup = errors.New("cgroup unavailable")
 	// ErrLimit: a bound on the number of bindings is reached.
 	ErrLimit = errors.New("too many bindings")
+	// ErrInsideExec: weir exec has its own identity, a sign-in there would change
+	// that of the login around it.
+	ErrInsideExec = errors.New("this process runs inside `weir exec`, which has an identity of its own: sign in outside of it, or use `weir exec --token-file`")
 )
 
 // ExpiredError says whose identity ended, and when.

@@ -185,7 +185,7 @@ func TestEndedExecDoesNotFallBackToTheLogin(t *testing.T) {
 	if got := w.who(process(t, shell.Process.PID)); got != "ann@example.com" {
 		t.Errorf("the shell is %s", got)
 	}
-	if _, err := w.m.Bind(t.Context(), c.Caller, w.token("eve@example.com")); !errors.Is(err, errInsideExec) {
+	if _, err := w.m.Bind(t.Context(), c.Caller, w.token("eve@example.com")); !errors.Is(err, ErrInsideExec) {
 		t.Errorf("sign-in from inside: %v", err)
 	}
 }

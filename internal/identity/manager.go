@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path"
@@ -329,5 +328,3 @@ func withSession(p *flow.Principal, id string) *flow.Principal {
 	own.Session = id
 	return &own
 }
-
-var errInsideExec = errors.New("this process runs inside `weir exec`, which has an identity of its own: sign in outside of it, or use `weir exec --token-file`")

@@ -9,8 +9,6 @@ import (
 	"github.com/weirproxy/weir/internal/flow"
 )
 
-func flowVerb(s string) flow.Verb { return flow.Verb(s) }
-
 func mustCompile(t testing.TB, text string, opts ...Options) *Set {
 	t.Helper()
 	var o Options
@@ -121,7 +119,7 @@ func TestWarnings(t *testing.T) {
 		{`{name: r, actions: [connect, select], resources: ["shop.*"], effect: allow}`, ""},
 		{`{name: r, actions: [connect, select], resources: ["database:shop"], effect: allow}`, "say nothing about select on schema.relation, so it is allowed"},
 		{`{name: r, actions: [drop], resources: ["shop.*"], effect: deny}`, "say nothing about drop on database:, function:, role:, so it is denied"},
-		{`{name: r, actions: [select, call, listen], resources: ["shop.*"], effect: allow}`, "say nothing about call on function:; listen, so"},
+		{`{name: r, actions: [select, call, listen], resources: ["shop.*"], effect: allow}`, "say nothing about call on function:; listen on channel:, so"},
 		{`{name: r, actions: [unknown], resources: ["shop.*"], effect: allow}`, "do not restrict unknown"},
 		{`{name: r, actions: [connect], resources: ["shop.*"], effect: allow}`, ""}, // host:port looks the same
 		{`{name: r, actions: [connect], resources: ["/x"], effect: allow}`, "say nothing about connect, its only action"},
@@ -514,4 +512,50 @@ func TestDecideConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// sqlmeta writes what reaches over many objects as a pattern: an allow must cover
+// all of it, a deny or approve only touch it.
+func TestFarReach(t *testing.T) {
+	s := mustCompile(t, `policies:
+  - name: p
+    rules:
+      - {name: shop, actions: [drop, grant], resources: ["shop.*", "function:shop.t*", "role:app_*", "channel:jobs"], effect: allow}
+      - {name: secret, actions: [drop], resources: ["*.secret"], effect: deny}
+      - {name: ledger, actions: [grant], resources: ["shop.ledger", "function:x.x", "role:x"], effect: approve, approve: {groups: [x]}}
+      - {name: everything, actions: [alter], resources: ["**"], effect: allow}
+      - {name: star, actions: [maintain], resources: ['shop."*"'], effect: allow}
+      - {name: jobs, actions: [listen], resources: ["channel:job*"], effect: allow}
+`)
+	for _, c := range []struct {
+		verb     flow.Verb
+		resource string
+		want     flow.Verdict
+		rule     string
+	}{
+		{"drop", "shop.orders", flow.Allow, "shop"},
+		{"drop", "shop.secret", flow.Deny, "secret"},
+		{"drop", "shop.*", flow.Deny, "secret"},
+		{"drop", "*.*", flow.Deny, "secret"},
+		{"grant", "shop.orders", flow.Allow, "shop"},
+		{"grant", "shop.*", flow.Approve, "ledger"},
+		{"grant", "hr.*", flow.Deny, ""},
+		{"grant", "function:shop.*", flow.Deny, ""},
+		{"grant", "function:shop.total", flow.Allow, "shop"},
+		{"grant", "role:*", flow.Approve, "ledger"},
+		{"grant", "role:app_x", flow.Allow, "shop"},
+		{"alter", "*.*", flow.Allow, "everything"},
+		{"alter", "role:*", flow.Allow, "everything"},
+		{"maintain", `shop."*"`, flow.Allow, "star"},
+		{"maintain", "shop.*", flow.Deny, ""},
+		{"listen", "channel:jobs_eu", flow.Allow, "jobs"},
+		{"listen", "channel:mail", flow.Deny, ""},
+		{"grant", `shop."open*`, flow.Approve, "ledger"}, // unreadable: whatever denies or holds
+	} {
+		d := s.Decide(Input{Flow: &flow.Flow{Backend: "b", Protocol: flow.Postgres},
+			Action: &flow.Action{Accesses: []flow.Access{{Verb: c.verb, Resource: c.resource}}}})
+		if d.Verdict != c.want || d.Rule != c.rule {
+			t.Errorf("%s %s: %s by %q, want %s by %q", c.verb, c.resource, d.Verdict, d.Rule, c.want, c.rule)
+		}
+	}
 }

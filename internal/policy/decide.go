@@ -64,27 +64,27 @@ func (q *query) decide(v *view, a *flow.Access, o *outcome) {
 	if b == nil {
 		return
 	}
-	f := formOf(q.in.Flow.Protocol, a.Verb, a.Resource)
+	t := newTarget(q.in.Flow.Protocol, a)
 	p := q.in.Principal
 	if len(b.rules) < indexFrom || p != nil && len(p.Groups) > len(b.rules) {
-		q.walk(b.rules, "", a, f, o)
+		q.walk(b.rules, "", a, &t, o)
 		return
 	}
-	q.walk(b.anybody, "", a, f, o)
+	q.walk(b.anybody, "", a, &t, o)
 	if p == nil {
 		return
 	}
-	q.walk(b.byUser[q.user], "", a, f, o)
+	q.walk(b.byUser[q.user], "", a, &t, o)
 	for _, g := range p.Groups {
-		q.walk(b.byGroup[g], g, a, f, o)
+		q.walk(b.byGroup[g], g, a, &t, o)
 	}
 }
 
 // walk asks rules. via is the group that led to them, "" for none; a rule that
 // several groups lead to is asked once.
-func (q *query) walk(rules []*rule, via string, a *flow.Access, f form, o *outcome) {
+func (q *query) walk(rules []*rule, via string, a *flow.Access, t *target, o *outcome) {
 	for _, r := range rules {
-		if o.settles(r) || !r.matchesPrincipal(q, via) || !r.matchesResource(f, a.Resource) {
+		if o.settles(r) || !r.matchesPrincipal(q, via) || !r.matchesResource(t) {
 			continue
 		}
 		if r.when != nil {
@@ -177,12 +177,12 @@ func (r *rule) matchesPrincipal(q *query, via string) bool {
 
 // matchesResource reports whether the rule's patterns let it speak about the
 // resource: one of them matches, or none has its form.
-func (r *rule) matchesResource(f form, resource string) bool {
-	if f == formNone || r.speaks&f == 0 {
+func (r *rule) matchesResource(t *target) bool {
+	if t.form == formNone || r.speaks&t.form == 0 {
 		return true
 	}
 	for _, p := range r.patterns {
-		if p.forms&f != 0 && p.match(f, resource) {
+		if p.forms&t.form != 0 && p.matchTarget(t, r.effect) {
 			return true
 		}
 	}

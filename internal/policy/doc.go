@@ -16,8 +16,8 @@
 //   - actions: left out means every known verb, but never "unknown". What could
 //     not be read is allowed only by a rule that names unknown.
 //   - resources: a pattern speaks only for accesses whose resource has its form
-//     (database:, function:, role:, setting:, login:, schema.relation, /path,
-//     namespace/resource, host:port, command line). An access of another form
+//     (database:, function:, role:, setting:, channel:, login:, schema.relation,
+//     /path, namespace/resource, host:port, command line). An access of another form
 //     is not restricted by it: `actions: [connect, select]` with
 //     `resources: ["shop.*"]` allows connect. `weir policy check` warns where
 //     that leaves any other verb open.
@@ -36,4 +36,8 @@
 // and Kubernetes names; a host is one part and its port another (a pattern
 // without a port is for every port); a command line is one part up to a shell
 // operator. Names of databases, roles and logins are one part.
+//
+// An SQL resource may itself reach over many objects ("shop.*": DROP SCHEMA). A
+// rule that allows must cover all of it; one that denies or asks for approval
+// matches when they have anything in common.
 package policy

@@ -155,10 +155,10 @@ func (q *query) miss(r *rule, a *flow.Access) (stage, why string) {
 	case r.kinds != nil && !slices.Contains(r.kinds, p.Kind):
 		return "kinds", fmt.Sprintf("it is for %s, and %s is %s", joinKinds(r.kinds), p.User, p.Kind)
 	}
-	if f := formOf(in.Flow.Protocol, a.Verb, a.Resource); !r.matchesResource(f, a.Resource) {
+	if t := newTarget(in.Flow.Protocol, a); !r.matchesResource(&t) {
 		var texts []string
 		for _, pat := range r.patterns {
-			if pat.forms&f != 0 {
+			if pat.forms&t.form != 0 {
 				texts = append(texts, pat.text)
 			}
 		}

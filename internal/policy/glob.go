@@ -284,3 +284,56 @@ func skipStars(ops []op, at *[maxGlobBytes + 1]bool) {
 		}
 	}
 }
+
+// coversOps reports whether pattern b matches all that pattern p matches: b is
+// matched against p's own text, where only a wildcard takes a wildcard.
+func coversOps(b, p []op) bool {
+	at := make([]bool, len(b)+1)
+	at[0] = true
+	skip := func() {
+		for j, o := range b {
+			if at[j] && o.kind >= opStar {
+				at[j+1] = true
+			}
+		}
+	}
+	skip()
+	for _, o := range p {
+		for j := len(b); j >= 0; j-- {
+			stay := at[j] && j < len(b) && (b[j].kind == opStars || b[j].kind == opStar && o.kind != opSep && o.kind != opStars)
+			step := j > 0 && at[j-1] && b[j-1].kind <= opSep && b[j-1] == o
+			at[j] = stay || step
+		}
+		skip()
+	}
+	return at[len(b)]
+}
+
+// meetOps reports whether some name is matched by both patterns.
+func meetOps(a, b []op) bool {
+	// next holds the row below: next[j] is whether a[i+1:] and b[j:] meet.
+	next, row := make([]bool, len(b)+1), make([]bool, len(b)+1)
+	for i := len(a); i >= 0; i-- {
+		for j := len(b); j >= 0; j-- {
+			switch {
+			case i == len(a) && j == len(b):
+				row[j] = true
+			case i < len(a) && a[i].kind >= opStar:
+				row[j] = next[j] || j < len(b) && a[i].absorbs(b[j]) && row[j+1]
+				// b's wildcard may end here or take what a's wildcard takes.
+				row[j] = row[j] || j < len(b) && b[j].kind >= opStar && row[j+1]
+			case j < len(b) && b[j].kind >= opStar:
+				row[j] = row[j+1] || i < len(a) && b[j].absorbs(a[i]) && next[j]
+			default:
+				row[j] = i < len(a) && j < len(b) && a[i] == b[j] && next[j+1]
+			}
+		}
+		next, row = row, next
+	}
+	return next[0]
+}
+
+// absorbs reports whether a wildcard can take what a plain op stands for.
+func (o op) absorbs(p op) bool {
+	return p.kind == opByte || p.kind == opSep && o.kind == opStars
+}

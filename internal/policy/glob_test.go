@@ -2,8 +2,11 @@ package policy
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/weirproxy/weir/internal/flow"
 )
 
 func TestGlob(t *testing.T) {
@@ -135,6 +138,46 @@ func TestGlobCovers(t *testing.T) {
 	}
 }
 
+// Two patterns meet when a name is matched by both: all short names are tried.
+func TestGlobMeets(t *testing.T) {
+	names := []string{""}
+	for i := 0; len(names[i]) < 5; i++ {
+		for _, c := range "ab." {
+			names = append(names, names[i]+string(c))
+		}
+	}
+	r := rand.New(rand.NewPCG(7, 8))
+	word := func() string {
+		var b strings.Builder
+		for range 1 + r.IntN(4) {
+			b.WriteByte("ab.*S"[r.IntN(5)])
+		}
+		return strings.ReplaceAll(b.String(), "S", "**")
+	}
+	met := 0
+	for range 3000 {
+		x, y := word(), word()
+		a, err1 := compileGlob(x, dotEnds, true)
+		b, err2 := compileGlob(y, dotEnds, true)
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		want := slices.ContainsFunc(names, func(n string) bool { return matchOps(a, n, dotEnds) && matchOps(b, n, dotEnds) })
+		if got := meetOps(a, b); got != want {
+			// A name in common may be longer than those that were tried.
+			if !got || len(x)+len(y) <= 5 {
+				t.Fatalf("%q and %q: %v, want %v", x, y, got, want)
+			}
+		}
+		if want {
+			met++
+		}
+	}
+	if met < 300 {
+		t.Fatal("too few cases")
+	}
+}
+
 // A hostile name costs no more than its length times the pattern's.
 func TestGlobHostileName(t *testing.T) {
 	g, err := NewGlob("**a*b**a*b.c*d")
@@ -174,7 +217,10 @@ func FuzzPattern(f *testing.F) {
 		verb := verbs[int(n)%len(verbs)]
 		for _, protocol := range append(allProtocols, "") {
 			r := &rule{patterns: []*pattern{p}, speaks: p.forms}
-			r.matchesResource(formOf(protocol, flowVerb(verb), resource), resource)
+			for _, r.effect = range []flow.Verdict{flow.Allow, flow.Deny} {
+				target := newTarget(protocol, &flow.Access{Verb: flow.Verb(verb), Resource: resource})
+				r.matchesResource(&target)
+			}
 		}
 	})
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weirproxy/weir/internal/flow"
@@ -18,14 +19,17 @@ const (
 	formRole
 	formSetting
 	formLogin
+	formChannel
 	formRelation // SQL: schema.relation
 	formPath     // http, sftp, nonresource
 	formKube     // namespace/resource[.group][/name][/subresource]
 	formCommand  // ssh exec
 	formHostPort // tcp, ssh forwarding
 
-	formsPrefixed = formDatabase | formFunction | formRole | formSetting | formLogin
-	formsSQL      = formDatabase | formFunction | formRole | formSetting | formRelation
+	formsPrefixed = formDatabase | formFunction | formRole | formSetting | formLogin | formChannel
+	formsSQL      = formDatabase | formFunction | formRole | formSetting | formChannel | formRelation
+	formsSingle   = formDatabase | formRole | formLogin | formChannel // names of one part
+	formsDotted   = formRelation | formFunction | formSetting
 )
 
 // prefixes are written before the name and settle the form.
@@ -38,6 +42,7 @@ var prefixes = []struct {
 	{"role:", formRole},
 	{"setting:", formSetting},
 	{"login:", formLogin},
+	{"channel:", formChannel}, // LISTEN and NOTIFY
 }
 
 func (f form) String() string {
@@ -169,8 +174,8 @@ type pattern struct {
 	text  string
 	forms form
 	any   bool // ** alone: matches every resource of every form
-	name  []op // databases, roles, logins: one part
-	sql   []op // relations, functions, settings: dotted
+	name  []op // formsSingle
+	sql   []op // formsDotted
 	path  []op // paths and Kubernetes names
 	cmd   []op
 	host  []op
@@ -224,8 +229,8 @@ func newPattern(text string) (*pattern, error) {
 		ends   *[256]bool
 		quotes bool
 	}{
-		{formDatabase | formRole | formLogin, rest, &p.name, plainEnds, true},
-		{formRelation | formFunction | formSetting, rest, &p.sql, dotEnds, true},
+		{formsSingle, rest, &p.name, plainEnds, true},
+		{formsDotted, rest, &p.sql, dotEnds, true},
 		{formPath | formKube, rest, &p.path, pathEnds, false},
 		{formCommand, rest, &p.cmd, commandEnds, false},
 		{formHostPort, host, &p.host, plainEnds, false},
@@ -259,7 +264,7 @@ func (p *pattern) match(f form, resource string) bool {
 		return true
 	}
 	switch f {
-	case formDatabase, formRole, formLogin:
+	case formDatabase, formRole, formLogin, formChannel:
 		return matchSingle(p.name, resource[strings.IndexByte(resource, ':')+1:])
 	case formFunction, formSetting:
 		return matchDotted(p.sql, resource[strings.IndexByte(resource, ':')+1:])
@@ -299,4 +304,52 @@ func splitHostPort(s string) (host, port string) {
 		return s, ""
 	}
 	return s[:i], s[i+1:]
+}
+
+// target is the resource of an access as patterns are matched against it.
+type target struct {
+	form     form
+	resource string
+	// reach is set on an SQL resource that is itself a pattern: "shop.*" is
+	// everything in shop (GRANT ON ALL TABLES IN SCHEMA, DROP SCHEMA), "*.*" what
+	// the text does not show. A star in a real name stands in quotes.
+	reach []op
+	far   bool // reach is set, or cannot be read
+}
+
+func newTarget(p flow.Protocol, a *flow.Access) target {
+	t := target{form: formOf(p, a.Verb, a.Resource), resource: a.Resource}
+	if t.form&formsSQL == 0 || strings.IndexByte(a.Resource, '*') < 0 {
+		return t
+	}
+	name, ends := a.Resource, dotEnds
+	if t.form != formRelation {
+		name = name[strings.IndexByte(name, ':')+1:]
+	}
+	if t.form&formsSingle != 0 {
+		ends = plainEnds
+	}
+	ops, err := compileGlob(name, ends, true)
+	if err == nil && !slices.ContainsFunc(ops, func(o op) bool { return o.kind >= opStar }) {
+		return t
+	}
+	t.reach, t.far = ops, true
+	return t
+}
+
+// matchTarget is asked only with a form that p speaks for. Of a resource that
+// reaches far a rule that allows must cover all; for one that denies or asks for
+// approval it is enough that they have something in common.
+func (p *pattern) matchTarget(t *target, effect flow.Verdict) bool {
+	if !t.far || p.any {
+		return p.match(t.form, t.resource)
+	}
+	ops := p.sql
+	if t.form&formsSingle != 0 {
+		ops = p.name
+	}
+	if effect == flow.Allow {
+		return t.reach != nil && coversOps(ops, t.reach)
+	}
+	return t.reach == nil || meetOps(ops, t.reach)
 }

@@ -300,7 +300,7 @@ func (b *pattern) covers(p *pattern, f form) bool {
 		return false
 	}
 	switch f {
-	case formDatabase, formRole, formLogin:
+	case formDatabase, formRole, formLogin, formChannel:
 		return coversOps(b.name, p.name)
 	case formFunction, formSetting, formRelation:
 		return coversOps(b.sql, p.sql)
@@ -312,28 +312,4 @@ func (b *pattern) covers(p *pattern, f form) bool {
 		return coversOps(b.host, p.host) && (b.port == nil || p.port != nil && coversOps(b.port, p.port))
 	}
 	return false
-}
-
-// coversOps reports whether pattern b matches all that pattern p matches: b is
-// matched against p's own text, where only a wildcard takes a wildcard.
-func coversOps(b, p []op) bool {
-	at := make([]bool, len(b)+1)
-	at[0] = true
-	skip := func() {
-		for j, o := range b {
-			if at[j] && o.kind >= opStar {
-				at[j+1] = true
-			}
-		}
-	}
-	skip()
-	for _, o := range p {
-		for j := len(b); j >= 0; j-- {
-			stay := at[j] && j < len(b) && (b[j].kind == opStars || b[j].kind == opStar && o.kind != opSep && o.kind != opStars)
-			step := j > 0 && at[j-1] && b[j-1].kind <= opSep && b[j-1] == o
-			at[j] = stay || step
-		}
-		skip()
-	}
-	return at[len(b)]
 }

@@ -68,9 +68,9 @@ var verbForms = map[flow.Verb]form{
 	flow.Grant:    formRelation | formFunction | formRole | formDatabase,
 	flow.Call:     formFunction,
 	flow.Set:      formSetting | formRole,
-	flow.Lock:     formRelation,
-	flow.Explain:  formNone,
-	flow.Listen:   formNone,
+	flow.Lock:     formRelation | formFunction,
+	flow.Explain:  formRelation,
+	flow.Listen:   formChannel,
 	flow.Maintain: formRelation,
 }
 

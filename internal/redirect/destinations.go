@@ -16,12 +16,17 @@ import (
 // entry for TCP and one for UDP.
 const maxDestinations = 65536 / 2
 
+// leftoverGrace is how long the destinations of an earlier run stay protected. Nobody
+// knows their backends any more, so connections to them are refused; but a name that
+// is not looked up again yet must not be open meanwhile.
+const leftoverGrace = time.Minute
+
 // Destination is a set of protected addresses on one port. TCP to it is redirected,
 // UDP refused. The longest matching prefix wins.
 type Destination struct {
 	Prefix  netip.Prefix `json:"prefix"`
 	Port    uint16       `json:"port"`
-	Backend int          `json:"backend"` // the caller's index, stable for the agent's life
+	Backend int          `json:"backend"` // the caller's index, stable for the agent's life; in Status -1: left by an earlier run
 }
 
 // key is the form that the kernel compares: masked, and IPv4 below ::ffff:0:0/96.
@@ -56,7 +61,7 @@ type destinations struct {
 }
 
 // loadDestinations reads what an earlier agent left.
-func loadDestinations(table *ebpf.Map, generation uint32) (*destinations, error) {
+func loadDestinations(table *ebpf.Map, generation uint32, now time.Time) (*destinations, error) {
 	d := &destinations{table: table, generation: generation, entries: make(map[destinationKey]entry)}
 	var key bpf.RedirectWeirDestinationKey
 	var value bpf.RedirectWeirDestination
@@ -67,7 +72,7 @@ func loadDestinations(table *ebpf.Map, generation uint32) (*destinations, error)
 			return nil, fmt.Errorf("the destination table holds a prefix of %d bits", key.Prefixlen)
 		}
 		k := destinationKey{netip.PrefixFrom(netip.AddrFrom16(key.Addr), bits), networkOrder(key.Port)}
-		d.entries[k] = entry{backend: int(value.Backend)}
+		d.entries[k] = entry{backend: -1, until: now.Add(leftoverGrace)}
 	}
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("read the destination table: %w", err)
@@ -76,7 +81,7 @@ func loadDestinations(table *ebpf.Map, generation uint32) (*destinations, error)
 }
 
 // set adds and changes what is wanted before it lets anything go. What is no longer
-// wanted stays for grace; what another run of the agent left goes at once.
+// wanted stays for grace.
 func (d *destinations) set(want []Destination, grace time.Duration, now time.Time) error {
 	wanted := make(map[destinationKey]int, len(want))
 	for _, w := range want {
@@ -102,14 +107,10 @@ func (d *destinations) set(want []Destination, grace time.Duration, now time.Tim
 		d.entries[k] = entry{backend: backend, mine: true}
 	}
 	for k, e := range d.entries {
-		if _, ok := wanted[k]; ok || (e.mine && !e.until.IsZero()) {
-			continue
-		}
-		e.until = now
-		if e.mine {
+		if _, ok := wanted[k]; !ok && e.until.IsZero() {
 			e.until = now.Add(grace)
+			d.entries[k] = e
 		}
-		d.entries[k] = e
 	}
 	return d.expire(now)
 }

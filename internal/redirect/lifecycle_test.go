@@ -173,8 +173,18 @@ func TestRestartGoesOnWithoutAGap(t *testing.T) {
 			}
 		}
 	}
-	if len(after.Destinations) != 1 {
-		t.Errorf("what the earlier run protected is still there: %v", after.Destinations)
+	// What only the earlier run protected is refused, and then let go.
+	if got := client(t, g.client, nil, "tcp6", protected6)[0]; strings.HasPrefix(got.Reply, "agent") {
+		t.Errorf("a connection to a backend that is gone was served: %+v", got)
+	}
+	if b := g.bypassed(t, 1)[0]; b.Record == nil || b.Record.Destination.String() != protected6 {
+		t.Errorf("reported as %+v", b)
+	}
+	g.Redirector.mu.Lock()
+	err := g.destinations.expire(time.Now().Add(leftoverGrace))
+	g.Redirector.mu.Unlock()
+	if d := g.status(t).Destinations; err != nil || len(d) != 1 || d[0].Backend != 8 {
+		t.Errorf("protected a minute later: %v (%v)", d, err)
 	}
 }
 
@@ -525,12 +535,7 @@ func TestSweepTakesOldHandoversOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var now unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
-	if uint64(now.Nano()) < uint64(handoverTTL) {
-		t.Skip("this machine has not been up for as long as a hand-over may last")
-	}
-	if err := g.sweep(); err != nil {
+	if err := g.sweep(time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	var got bpf.RedirectWeirRecord
@@ -620,6 +625,9 @@ func TestOlderConnectionsAreListed(t *testing.T) {
 	}
 	defer mine.Close()
 	got, err := g.Older(t.Context())
+	if errors.Is(err, ErrNoSockDiag) {
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -734,6 +742,9 @@ func TestDialEndsWithItsContext(t *testing.T) {
 	}
 	if _, err := g.DialNetNS(t.Context(), 1<<62, "tcp", addr); !errors.Is(err, ErrNoNamespace) {
 		t.Errorf("dialled from a namespace that never was: %v", err)
+	}
+	if _, err := net.LookupHost("localhost"); err != nil {
+		t.Skipf("this machine has no localhost: %v", err)
 	}
 	byName, err := g.DialNetNS(t.Context(), 0, "tcp4", fmt.Sprintf("localhost:%d", listening(t)))
 	if err != nil {

@@ -25,6 +25,10 @@ type Socket struct {
 	Cookie      uint64         `json:"cookie"` // SO_COOKIE
 }
 
+// ErrNoSockDiag means that the kernel cannot list TCP sockets: CONFIG_INET_TCP_DIAG is
+// missing, or its module tcp_diag is not loaded and cannot be.
+var ErrNoSockDiag = errors.New("the kernel cannot list TCP sockets; load its module tcp_diag")
+
 // States of sockets that carry nothing any more, include/net/tcp_states.h.
 const (
 	tcpTimeWait = 6
@@ -109,6 +113,9 @@ func tcpSockets(l *listeners, n *namespace) ([]*netlink.Socket, error) {
 	err = inNamespace(ns, func() error {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			infos, err := netlink.SocketDiagTCPInfo(family)
+			if errors.Is(err, unix.ENOENT) {
+				return ErrNoSockDiag
+			}
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -161,10 +162,11 @@ func (r *Redirector) populate(undo *undoList) error {
 	old.Generation = r.generation
 	undo.add(func() { _ = r.objects.ConfigV1.Put(uint32(0), &old) })
 	var err error
-	if r.destinations, err = loadDestinations(r.objects.DestinationsV1, r.generation); err != nil {
+	start := time.Now()
+	if r.destinations, err = loadDestinations(r.objects.DestinationsV1, r.generation, start); err != nil {
 		return err
 	}
-	return r.destinations.set(r.config.Destinations, 0, time.Now())
+	return r.destinations.set(r.config.Destinations, 0, start)
 }
 
 // forgetAgents ends the exemption of agents that are gone, and takes out the
@@ -343,7 +345,7 @@ func (r *Redirector) tick() {
 		r.config.Log.Warn("an old destination stays protected", "error", err)
 	}
 	r.listeners.scan(watched)
-	if err := r.sweep(); err != nil {
+	if err := r.sweep(handoverTTL); err != nil {
 		r.config.Log.Warn("the hand-over table could not be swept", "error", err)
 	}
 }
@@ -351,7 +353,8 @@ func (r *Redirector) tick() {
 // SetDestinations replaces the set of protected destinations. What is new is
 // protected before anything old is let go; what is no longer in the set stays
 // protected, with its backend, for grace. What an earlier run of the agent left and
-// is not in the set goes at once, since its numbers have no meaning any more.
+// is not in the set is refused, and let go a minute after Open: its numbers have no
+// meaning any more.
 func (r *Redirector) SetDestinations(want []Destination, grace time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -390,6 +393,7 @@ func (r *Redirector) AttachCgroup(path string) error {
 
 // DetachCgroup undoes AttachCgroup. It is no error when nothing was attached there.
 func (r *Redirector) DetachCgroup(path string) error {
+	path = filepath.Clean(path)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error

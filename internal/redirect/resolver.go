@@ -15,6 +15,9 @@ import (
 const (
 	// DefaultResolveInterval is shorter than the time to live of most records that change.
 	DefaultResolveInterval = 30 * time.Second
+	// resolveRetry is how soon a name is looked up again that never had an answer: its
+	// addresses are open until then.
+	resolveRetry = 2 * time.Second
 	// DefaultKeepAddresses is how long an address stays protected after its name
 	// pointed to it last: clients hold addresses much longer than resolvers do.
 	DefaultKeepAddresses = 6 * time.Hour
@@ -142,17 +145,17 @@ func (r *Resolver) destinations() []Destination {
 	return out
 }
 
-// Run resolves every Interval and gives the result to apply, until ctx ends. apply
+// Run resolves every Interval, sooner while a name has no answer yet, and gives the result to apply, until ctx ends. apply
 // is expected to add before it removes, as SetDestinations does.
 func (r *Resolver) Run(ctx context.Context, apply func([]Destination) error) {
 	if len(r.config.Names) == 0 {
 		return
 	}
-	t := time.NewTicker(r.config.Interval)
-	defer t.Stop()
 	for {
+		t := time.NewTimer(r.pause())
 		select {
 		case <-ctx.Done():
+			t.Stop()
 			return
 		case <-t.C:
 		}
@@ -164,4 +167,13 @@ func (r *Resolver) Run(ctx context.Context, apply func([]Destination) error) {
 			r.config.Log.Error("the protected destinations could not be changed", "error", err)
 		}
 	}
+}
+
+func (r *Resolver) pause() time.Duration {
+	for _, n := range r.config.Names {
+		if len(r.seen[n]) == 0 {
+			return min(resolveRetry, r.config.Interval)
+		}
+	}
+	return r.config.Interval
 }

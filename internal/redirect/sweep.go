@@ -14,20 +14,20 @@ import (
 // handed over any more.
 const handoverTTL = 180 * time.Second
 
-// sweep takes out hand-overs that nobody took back: of clients whose close the
-// kernel did not report, because another sockops program switched the report off.
-func (r *Redirector) sweep() error {
+// sweep takes out hand-overs older than ttl that nobody took back: of clients whose
+// close the kernel did not report, because another sockops program switched the report off.
+func (r *Redirector) sweep(ttl time.Duration) error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return err
 	}
-	limit := uint64(now.Nano()) - uint64(handoverTTL)
+	limit := max(0, now.Nano()-int64(ttl))
 	var key bpf.RedirectWeirHandoverKey
 	var value bpf.RedirectWeirRecord
 	var old []bpf.RedirectWeirHandoverKey
 	it := r.objects.HandoversV1.Iterate()
 	for it.Next(&key, &value) {
-		if value.Time < limit && uint64(now.Nano()) > uint64(handoverTTL) {
+		if value.Time < uint64(limit) {
 			old = append(old, key)
 		}
 	}

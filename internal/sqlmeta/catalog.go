@@ -36,9 +36,13 @@ type Relation struct {
 	Generated []bool
 	// BaseColumns: for views, every {relation OID, attnum} that its rule reads,
 	// through views below it. attnum 0 stands for the whole row.
+	// NoColumn stands for a relation that is read without any of its columns.
 	BaseColumns []ColumnID
-	Children    []uint32 // inheritance children and partitions
-	Parents     []uint32
+	// Opaque is set for views whose rule, or that of a view below, calls a function
+	// that may read anything: BaseColumns are then not all.
+	Opaque   bool
+	Children []uint32 // inheritance children and partitions
+	Parents  []uint32
 }
 
 // ColumnID names a column as RowDescription does: relation OID and attribute
@@ -47,6 +51,10 @@ type ColumnID struct {
 	Relation uint32
 	Attr     int16
 }
+
+// NoColumn is the Attr of a relation that a view reads without any column, as
+// count(*) does: below every attribute number there is (sysattr.h).
+const NoColumn int16 = -7
 
 // Function is one overload of a function or procedure (pg_proc).
 type Function struct {
@@ -188,6 +196,9 @@ func digestOf(version uint64, schemas []string, relations []*Relation, functions
 		for _, base := range r.BaseColumns {
 			b = binary.AppendUvarint(b, uint64(base.Relation))
 			b = binary.AppendVarint(b, int64(base.Attr))
+		}
+		if r.Opaque {
+			b = append(b, 'o')
 		}
 		number(len(r.Children))
 		for _, child := range r.Children {

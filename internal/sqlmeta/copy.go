@@ -73,8 +73,8 @@ func (w *walker) copyQuery(x *pg.CopyStmt, c *Copy) {
 			w.add(flow.CopyOut, a.Resource)
 		}
 	}
-	if !any {
-		w.add(flow.CopyOut, databaseResource(w.s.Database))
+	if !any { // no relation's data: as harmless as the same SELECT
+		w.add(flow.Connect, databaseResource(w.s.Database))
 	}
 }
 

@@ -30,7 +30,7 @@ var harmlessFunctions = set(`
 	string_to_table strpos substr substring text textcat to_ascii to_hex translate
 	unistr upper
 
-	bit bool bpchar char cidr date float4 float8 inet int2 int4 int8 interval macaddr
+	bit bool bpchar char cidr date float4 float8 int2 int4 int8 interval macaddr
 	macaddr8 money name numeric oid path point polygon box circle line lseg regclass
 	time timestamp timestamptz timetz varbit varchar xml
 

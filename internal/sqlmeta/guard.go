@@ -23,10 +23,11 @@ var (
 	ErrTooLong = errors.New("the statement is too long to look at")
 	ErrTooDeep = errors.New("the statement is nested too deeply to look at")
 	ErrNotText = errors.New("the statement is not valid UTF-8 text")
+	ErrMisread = errors.New("the statement has a string that goes on behind a comment, which parsers read in different ways")
 )
 
 // Guard reports whether sql may be given to the parser: nil, ErrTooLong,
-// ErrTooDeep or ErrNotText. It takes about a nanosecond a byte.
+// ErrTooDeep, ErrNotText or ErrMisread. It takes about a nanosecond a byte.
 func Guard(sql string) error {
 	if len(sql) >= MaxText {
 		return ErrTooLong
@@ -34,8 +35,12 @@ func Guard(sql string) error {
 	if strings.IndexByte(sql, 0) >= 0 || !utf8.ValidString(sql) {
 		return ErrNotText
 	}
-	if depthOf(sql) > MaxDepth {
+	deepest, ambiguous := depthOf(sql)
+	if deepest > MaxDepth {
 		return ErrTooDeep
+	}
+	if ambiguous {
+		return ErrMisread
 	}
 	return nil
 }
@@ -54,17 +59,17 @@ type level struct {
 func (v *level) depth() int { return v.chain + max(v.widest, v.ops+v.inner) }
 
 // depthOf is an upper estimate of how deep the parse tree of any statement of
-// the text can be, or MaxDepth+1 as soon as it is more than MaxDepth.
-func depthOf(sql string) int {
+// the text can be, or MaxDepth+1 as soon as it is more than MaxDepth. ambiguous
+// is the lexer's.
+func depthOf(sql string) (deepest int, ambiguous bool) {
 	l := lexer{text: sql}
 	levels := make([]level, 1, 16)
-	deepest := 0
 	for {
 		t := l.next()
 		v := &levels[len(levels)-1]
 		switch t.kind {
 		case tokEnd:
-			return deepest
+			return deepest, l.ambiguous
 		case tokOperator:
 			// A run such as "- - -" without spaces is one operator to the scanner,
 			// but '-', '+' and ':' split in ways that are cheap to over-count.
@@ -99,7 +104,7 @@ func depthOf(sql string) int {
 		v = &levels[len(levels)-1]
 		deepest = max(deepest, v.base+v.depth())
 		if deepest > MaxDepth {
-			return MaxDepth + 1
+			return MaxDepth + 1, l.ambiguous
 		}
 	}
 }

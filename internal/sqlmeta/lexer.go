@@ -29,6 +29,9 @@ type lexer struct {
 	// backslash is set when a plain '...' held a backslash: with
 	// standard_conforming_strings off that text reads differently.
 	backslash bool
+	// ambiguous is set when a constant goes on behind a comment: the server joins
+	// the parts, libpg_query does not.
+	ambiguous bool
 }
 
 func (l *lexer) next() token {
@@ -46,7 +49,7 @@ func (l *lexer) scan(c byte) tokenKind {
 	case isIdentStart(c):
 		return l.word()
 	case c == '\'':
-		l.quoted(false, true)
+		l.quoted(plainString)
 		return tokString
 	case c == '"':
 		l.identifier()
@@ -129,19 +132,19 @@ func (l *lexer) word() tokenKind {
 	switch {
 	case l.at(1) == '\'' && c == 'e':
 		l.pos++
-		l.quoted(true, false)
+		l.quoted(escapeString)
 		return tokString
 	case l.at(1) == '\'' && (c == 'b' || c == 'x'):
 		l.pos++
-		l.quoted(false, false)
+		l.quoted(bitString)
 		return tokString
 	case l.at(1) == '\'' && c == 'n':
 		l.pos++
-		l.quoted(false, true)
+		l.quoted(plainString)
 		return tokString
 	case c == 'u' && l.at(1) == '&' && l.at(2) == '\'':
 		l.pos += 2
-		l.quoted(false, true)
+		l.quoted(plainString)
 		return tokString
 	case c == 'u' && l.at(1) == '&' && l.at(2) == '"':
 		l.pos += 2
@@ -154,12 +157,21 @@ func (l *lexer) word() tokenKind {
 	return tokWord
 }
 
+// stringKind is how a string constant treats quotes and backslashes.
+type stringKind uint8
+
+const (
+	plainString  stringKind = iota // '' is a quote
+	escapeString                   // E'': so is \'
+	bitString                      // B'', X'': the next quote ends it
+)
+
 // quoted scans from an opening quote over the whole constant with its
 // continuations on later lines, which are of the same kind.
-func (l *lexer) quoted(escapes, plain bool) {
+func (l *lexer) quoted(kind stringKind) {
 	for {
 		l.pos++ // the opening quote
-		l.quotedPart(escapes, plain)
+		l.quotedPart(kind)
 		next := l.continuation()
 		if next < 0 {
 			return
@@ -168,15 +180,15 @@ func (l *lexer) quoted(escapes, plain bool) {
 	}
 }
 
-func (l *lexer) quotedPart(escapes, plain bool) {
+func (l *lexer) quotedPart(kind stringKind) {
 	for l.pos < len(l.text) {
 		switch c := l.text[l.pos]; {
-		case c == '\\' && escapes:
+		case c == '\\' && kind == escapeString:
 			l.pos += 2
-		case c == '\\' && plain:
+		case c == '\\' && kind == plainString:
 			l.backslash = true
 			l.pos++
-		case c == '\'' && l.at(1) == '\'':
+		case c == '\'' && l.at(1) == '\'' && kind != bitString:
 			l.pos += 2
 		case c == '\'':
 			l.pos++
@@ -192,17 +204,19 @@ func (l *lexer) quotedPart(escapes, plain bool) {
 // space with at least one line end, and line comments, may stand between. -1
 // without one.
 func (l *lexer) continuation() int {
-	newline := false
+	newline, comment := false, false
 	for i := l.pos; i < len(l.text); i++ {
 		switch c := l.text[i]; {
 		case c == '\n' || c == '\r':
 			newline = true
 		case isSpace(c):
 		case c == '-' && i+1 < len(l.text) && l.text[i+1] == '-':
+			comment = true
 			for i+1 < len(l.text) && l.text[i+1] != '\n' && l.text[i+1] != '\r' {
 				i++
 			}
 		case c == '\'' && newline:
+			l.ambiguous = l.ambiguous || comment
 			return i
 		default:
 			return -1

@@ -56,7 +56,6 @@ create function shop.upper(shop.mood) returns text language sql as $$ select 'x'
 
 type querier func(*testing.T, string) []string
 
-
 // dangerous is what must never get on the list, whatever its reason to be there.
 var dangerous = regexp.MustCompile(`^(pg_read_|pg_ls_|pg_stat_file|lo_|lo(read|write)|pg_logical_|pg_replication_|` +
 	`pg_(create|drop|copy)_|pg_terminate|pg_cancel|pg_reload|pg_rotate|pg_switch|pg_promote|pg_backup|pg_start_backup|` +
@@ -211,47 +210,63 @@ var inspecting = map[string]string{
 }
 
 func checkPsql(t *testing.T, server *postgres.Server, catalog *Catalog) {
+	commands := make([]string, 0, len(described)+len(inspecting))
+	for _, c := range described {
+		commands = append(commands, strings.Replace(c, "_", " ", 1))
+	}
+	for c := range inspecting {
+		commands = append(commands, c)
+	}
+	sent := psqlQueries(t, server, commands)
 	statements := 0
-	for _, command := range described {
-		command = strings.Replace(command, "_", " ", 1)
-		for _, sql := range psqlQueries(t, server, command) {
+	for _, command := range commands {
+		want, inspects := inspecting[command]
+		for _, sql := range sent[command] {
 			statements++
-			expectHarmless(t, "psql "+command, sql, catalog)
-		}
-	}
-	if statements < 100 {
-		t.Errorf("psql sent only %d statements", statements)
-	}
-	for command, want := range inspecting {
-		for _, sql := range psqlQueries(t, server, command) {
+			if !inspects {
+				expectHarmless(t, "psql "+command, sql, catalog)
+				continue
+			}
 			c := testContext{session: testSession(), catalog: catalog}
-			for _, st := range mustAnalyze(sql, c) {
-				got := ""
-				for _, a := range st.Accesses {
-					got += fmt.Sprintf("%s %s;", a.Verb, a.Resource)
-				}
-				if !strings.Contains(got, want) {
-					t.Errorf("%s: %s, want %s", command, got, want)
-				}
+			if got := fmt.Sprint(mustAnalyze(sql, c)[0].Accesses); !strings.Contains(got, want) {
+				t.Errorf("%s: %s, want %s", command, got, want)
 			}
 		}
+	}
+	if statements < 150 {
+		t.Errorf("psql sent only %d statements", statements)
 	}
 }
 
 var echoed = regexp.MustCompile(`(?s)\*{9} QUERY \*{10}\n(.*?)\n\*{26}`)
 
-// psqlQueries are the statements behind a backslash command.
-func psqlQueries(t *testing.T, server *postgres.Server, command string) []string {
+// psqlQueries runs backslash commands in one psql and returns the statements
+// behind each.
+func psqlQueries(t *testing.T, server *postgres.Server, commands []string) map[string][]string {
 	t.Helper()
-	cmd := exec.Command("psql", "-X", "-E", "-h", server.Socket, "-p", strconv.Itoa(int(server.Port)),
-		"-U", postgres.Superuser, "-d", "shop", "-c", command)
-	out, _ := cmd.CombinedOutput() // some commands find nothing and fail
-	var list []string
-	for _, m := range echoed.FindAllStringSubmatch(string(out), -1) {
-		list = append(list, m[1])
+	const mark = "#### "
+	var script strings.Builder
+	for _, c := range commands {
+		fmt.Fprintf(&script, "\\echo '%s%s'\n%s\n", mark, strings.ReplaceAll(c, `\`, `\\`), c)
 	}
-	if len(list) == 0 {
-		t.Errorf("psql %s sent nothing: %s", command, out)
+	cmd := exec.Command("psql", "-X", "-E", "-h", server.Socket, "-p", strconv.Itoa(int(server.Port)),
+		"-U", postgres.Superuser, "-d", "shop")
+	cmd.Stdin = strings.NewReader(script.String())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := make(map[string][]string)
+	for _, part := range strings.Split(string(out), mark)[1:] {
+		command, rest, _ := strings.Cut(part, "\n")
+		for _, m := range echoed.FindAllStringSubmatch(rest, -1) {
+			list[command] = append(list[command], m[1])
+		}
+	}
+	for _, c := range commands {
+		if len(list[c]) == 0 {
+			t.Errorf("psql %s sent nothing", c)
+		}
 	}
 	return list
 }
@@ -277,7 +292,7 @@ func expectHarmless(t *testing.T, who, sql string, catalog *Catalog) {
 // is harmless.
 func checkDrivers(t *testing.T, q querier, catalog *Catalog) {
 	for _, sql := range driverStatements(t) {
-		if !strings.Contains(sql, "$1") && !strings.HasPrefix(strings.ToLower(sql), "execute") {
+		if !strings.Contains(sql, "$1") && !strings.Contains(sql, "_pg3_1") {
 			q(t, sql)
 		}
 		expectHarmless(t, "driver", sql, catalog)

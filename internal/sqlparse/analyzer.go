@@ -47,7 +47,7 @@ func keep(e *entry) bool {
 	}
 	var syntax *SyntaxError
 	switch {
-	case e.err == nil, errors.As(e.err, &syntax), errors.Is(e.err, ErrTooLarge), errors.Is(e.err, ErrTooDeep), errors.Is(e.err, ErrNotText):
+	case e.err == nil, errors.As(e.err, &syntax), errors.Is(e.err, ErrTooLarge), errors.Is(e.err, ErrTooDeep), errors.Is(e.err, ErrNotText), errors.Is(e.err, ErrMisread):
 		return true
 	case errors.Is(e.err, ErrParserDied), errors.Is(e.err, ErrTimeout):
 		e.expires = time.Now().Add(deadFor)

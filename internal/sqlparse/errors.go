@@ -11,6 +11,7 @@ var (
 	ErrTooLong    = sqlmeta.ErrTooLong
 	ErrTooDeep    = sqlmeta.ErrTooDeep
 	ErrNotText    = sqlmeta.ErrNotText
+	ErrMisread    = sqlmeta.ErrMisread
 	ErrTooLarge   = errors.New("the statement's parse tree is too large to look at")
 	ErrParserDied = errors.New("the SQL parser process died of the statement")
 	ErrTimeout    = errors.New("the SQL parser took too long over the statement")

@@ -21,12 +21,17 @@ import (
 //	(base64)                   chain value
 //	segment 3 offset 81920
 //	time 2026-11-23T06:07:34.5Z
-//	state open                 or closed: the agent stopped, nothing follows in this segment
+//	state open                 or closed: the agent stopped, nothing follows in this segment;
+//	                           then " inside" when it was signed to stand in the log
+//
+// One that stands in the log is no checkpoint of the log: else whoever cuts the
+// log off in front of it would find there what proves the rest to be whole.
 type Checkpoint struct {
 	Origin   string
 	Position Position
 	Time     time.Time
 	Closed   bool
+	Inside   bool
 }
 
 // maxCheckpoint bounds the text of a checkpoint, bytes.
@@ -37,6 +42,9 @@ func (c Checkpoint) Text() []byte {
 	state := "open"
 	if c.Closed {
 		state = "closed"
+	}
+	if c.Inside {
+		state += " inside"
 	}
 	return fmt.Appendf(nil, "%s\n%d\n%s\nsegment %d offset %d\ntime %s\nstate %s\n", c.Origin, c.Position.Seq,
 		base64.StdEncoding.EncodeToString(c.Position.Chain[:]), c.Position.Segment, c.Position.Offset,
@@ -136,7 +144,8 @@ func parseText(text []byte) (Checkpoint, error) {
 	if len(lines) != 7 {
 		return Checkpoint{}, bad
 	}
-	c := Checkpoint{Origin: lines[0], Closed: lines[5] == "state closed"}
+	state, inside := strings.CutSuffix(lines[5], " inside")
+	c := Checkpoint{Origin: lines[0], Closed: state == "state closed", Inside: inside}
 	chain, err := base64.StdEncoding.DecodeString(lines[2])
 	if err != nil || copy(c.Position.Chain[:], chain) != sha256.Size {
 		return Checkpoint{}, bad

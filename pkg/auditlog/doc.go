@@ -23,7 +23,8 @@
 // Ed25519 key signs the chain's value (a Checkpoint) at the start of every
 // segment, at least every second while there is something new, and at the end;
 // into the log, and into a file beside it, so that cutting off what a
-// signature has covered shows too. What was written since the last checkpoint
+// signature has covered shows too (the two are signed as what they are: one from
+// inside does not pass for the file). What was written since the last checkpoint
 // (a second at most) is covered by the chain alone. Putting back an older copy
 // of the whole directory can only be found with a checkpoint kept elsewhere.
 package auditlog

@@ -64,7 +64,7 @@ func segmentBytes(t testing.TB, prev Position, count int) ([]byte, Position) {
 		put(RecordEvent, j)
 		pos.Seq++
 		if i%3 == 2 {
-			put(RecordCheckpoint, signed(Checkpoint{Position: pos}))
+			put(RecordCheckpoint, signed(Checkpoint{Position: pos, Inside: true}))
 		}
 	}
 	return b, pos
@@ -305,7 +305,7 @@ func TestRecordedProblems(t *testing.T) {
 		"no time":                     {make1(first, RecordEvent, `{"v":1,"seq":1,"time":"noon"}`), "no time"},
 		"carry":                       {make1(first, RecordCarry, `{`), "JSON"},
 		"checkpoint":                  {make1(first, RecordCheckpoint, `hello`), "signature"},
-		"checkpoint of another place": {make1(first, RecordCheckpoint, string(signed(Checkpoint{}))), "another place"},
+		"checkpoint of another place": {make1(first, RecordCheckpoint, string(signed(Checkpoint{Inside: true}))), "another place"},
 	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, SegmentName(1)), c.b, 0o600); err != nil {

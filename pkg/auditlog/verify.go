@@ -69,6 +69,8 @@ func Verify(dir string, key PublicKey) (*Report, error) {
 		noteErr = errors.New("the file with the last signed checkpoint is missing: the end of the log may have been cut off")
 	} else if c, err := ParseCheckpoint(note, key); err != nil {
 		noteErr = fmt.Errorf("the file %s: %w", CheckpointFile, err)
+	} else if c.Inside {
+		noteErr = fmt.Errorf("the file %s holds a checkpoint from inside the log: the end of the log may have been cut off", CheckpointFile)
 	} else {
 		v.report.Checkpoint = &c
 		v.found = c.Position == Position{}
@@ -176,7 +178,7 @@ func (v *verifier) record(rec Record, before Position) error {
 		if err != nil {
 			return wrong(err.Error())
 		}
-		if c.Position != before {
+		if c.Position != before || !c.Inside {
 			return wrong("the checkpoint here was signed for another log or another place")
 		}
 		v.report.Checkpoints++

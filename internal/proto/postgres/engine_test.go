@@ -156,6 +156,14 @@ var conversations = []conversation{
 		{server: "C SET | Z I", toClient: "C SET | Z I"},
 		{client: "Q select a from t", toClient: `E 42501 weir: rule "no secrets" denies this | Z I`},
 	}, outcomes: []string{"ok  0", "ok  0", "ok  0"}},
+	{name: "statements of one string see what those before them do", steps: []step{
+		{client: "Q set search_path = secret; select a from t", toClient: denied + " | Z I"},
+		{client: "Q begin; set local search_path = secret; commit; select a from t", toServer: "Q begin; set local search_path = secret; commit; select a from t"},
+		{server: "C BEGIN | C SET | C COMMIT | C SELECT 0 | Z I", toClient: "C BEGIN | C SET | C COMMIT | C SELECT 0 | Z I"},
+		{client: "Q prepare p AS select a from secret; execute p", toClient: denied + " | Z I"},
+		{client: "Q prepare p AS select a from t; execute p", toServer: "Q prepare p AS select a from t; execute p"},
+		{server: "C PREPARE | C SELECT 0 | Z I", toClient: "C PREPARE | C SELECT 0 | Z I"},
+	}, outcomes: []string{"ok  0", "ok  0", "ok  0", "ok  0", "ok  0", "ok  0"}},
 	{name: "a rollback takes the search path back", steps: []step{
 		{client: "Q set search_path = secret", toServer: "Q set search_path = secret"},
 		{server: "C SET | Z I", toClient: "C SET | Z I"},

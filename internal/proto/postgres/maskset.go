@@ -16,9 +16,6 @@ type MaskConfig struct {
 	Key *mask.Key
 	// Custom are the policy's own detectors, name to pattern; nil for none.
 	Custom func() map[string]string
-	// Class is the class of a type of users or extensions; nil: nothing is known of
-	// them, so that what would be masked becomes NULL.
-	Class func(c *sqlmeta.Catalog, oid uint32) mask.Class
 }
 
 // maskSet is what the masks of a principal mean in one picture of a database. It is

@@ -115,11 +115,22 @@ func (m *maskSet) origin(c *Column, st *sqlmeta.Statement) (info planned, known 
 	return info, true
 }
 
+// class is what is known of a type. Of a user's type that the catalogue does not
+// know nothing is: what would be masked becomes NULL.
 func (m *maskSet) class(oid uint32) mask.Class {
-	if mask.BuiltIn(oid) || m.config.Class == nil {
+	if mask.BuiltIn(oid) {
 		return mask.ClassOf(oid)
 	}
-	return m.config.Class(m.catalog, oid)
+	t, ok := m.catalog.Type(oid)
+	if !ok {
+		return mask.Unknown
+	}
+	textElements := false
+	if t.Element != 0 {
+		element, ok := m.catalog.Type(t.Element)
+		textElements = mask.ClassOf(t.Element) == mask.Text || ok && element.TextWire
+	}
+	return mask.UserClass(t.Kind, t.TextWire, textElements)
 }
 
 // newResult forgets the plan of a result whose rows are over.
