@@ -277,6 +277,10 @@ func refuse(err error) error {
 		status = http.StatusUnauthorized
 	case errors.Is(err, identity.ErrCaller):
 		status = http.StatusForbidden
+	case errors.Is(err, identity.ErrInsideExec):
+		status = http.StatusConflict
+	case errors.Is(err, identity.ErrLimit):
+		status = http.StatusTooManyRequests
 	case errors.Is(err, identity.ErrProvider):
 		status = http.StatusBadGateway
 	}

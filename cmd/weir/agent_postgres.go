@@ -30,9 +30,9 @@ func (a *agent) fixedDestinations() []redirect.Destination {
 	return all
 }
 
-// startResolver protects the addresses of configured names, and goes on doing so
-// while they change.
-func (a *agent) startResolver(ctx context.Context) error {
+// resolve looks the configured names up and returns all that is to be protected
+// now; no resolver when there are no names.
+func (a *agent) resolve(ctx context.Context) (*redirect.Resolver, []redirect.Destination, error) {
 	var names []redirect.Name
 	for i, b := range a.cfg.Backends {
 		for _, addr := range b.Addresses {
@@ -42,23 +42,17 @@ func (a *agent) startResolver(ctx context.Context) error {
 		}
 	}
 	if len(names) == 0 {
-		return nil
+		return nil, a.fixedDestinations(), nil
 	}
 	r, err := redirect.NewResolver(redirect.ResolverConfig{Static: a.fixedDestinations(), Names: names, Log: a.log})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	// The resolver keeps old addresses itself, so nothing else needs a grace.
-	apply := func(d []redirect.Destination) error { return a.redirect.SetDestinations(d, 0) }
 	found, err := r.Resolve(ctx)
 	if err != nil {
 		a.log.Warn("not every backend's name resolves; those are not protected until it does", "error", err)
 	}
-	if err := apply(found); err != nil {
-		return err
-	}
-	a.run("resolver", func(ctx context.Context) error { r.Run(ctx, apply); return nil })
-	return nil
+	return r, found, nil
 }
 
 func (a *agent) backend(name string) *config.Backend {
@@ -165,9 +159,5 @@ func (c *catalogues) defaults(ctx context.Context, g session.Grant) (postgres.De
 	if err != nil {
 		return postgres.Defaults{}, err
 	}
-	path, ok := sqlmeta.SplitSearchPath(d.SearchPath)
-	if !ok {
-		return postgres.Defaults{}, fmt.Errorf("the search_path of database %q has a form that cannot be read", g.Flow().Database)
-	}
-	return postgres.Defaults{SearchPath: path, Role: d.Role}, nil
+	return postgres.Defaults{SearchPath: d.SearchPath, Role: d.Role}, nil
 }

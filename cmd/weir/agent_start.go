@@ -51,7 +51,6 @@ type agent struct {
 	authority *ca.CA
 	parser    *sqlparse.Pool
 	redirect  *redirect.Redirector
-	resolver  *redirect.Resolver
 	identity  *identity.Manager
 	catalogs  *catalog.Cache
 	sessions  *session.Server
@@ -134,6 +133,7 @@ func (a *agent) start(ctx context.Context) error {
 		{"sessions", a.startSessions},
 		{"accept", a.startAccept},
 		{"control socket", a.startControl},
+		{"console", a.startConsole},
 	}
 	for _, s := range steps {
 		if err := s.run(ctx); err != nil {
@@ -230,7 +230,9 @@ func (a *agent) onPolicy(_, after *policy.Set, err error) {
 }
 
 func (a *agent) startCredentials(context.Context) error {
-	store, err := credential.Open(credential.Config{Log: a.log})
+	bao := a.cfg.Secrets.Bao
+	store, err := credential.Open(credential.Config{AgeIdentities: a.cfg.Secrets.AgeIdentities, Log: a.log,
+		Bao: credential.Bao{Address: bao.Address, TokenFile: bao.TokenFile, CAFile: bao.CAFile, Namespace: bao.Namespace}})
 	if err != nil {
 		return err
 	}
@@ -260,17 +262,25 @@ func (a *agent) startParser(context.Context) (err error) {
 }
 
 func (a *agent) startRedirect(ctx context.Context) error {
+	// Names are looked up first: what they point to is protected from the first
+	// moment on.
+	resolver, destinations, err := a.resolve(ctx)
+	if err != nil {
+		return err
+	}
 	r, err := redirect.Open(redirect.Config{
 		Cgroups: a.cfg.Intercept.Cgroups, BPFFS: a.cfg.Intercept.BPFFS, ProxyPort: a.cfg.Intercept.ProxyPort,
-		Destinations: a.fixedDestinations(), OnBypass: a.onBypass, Log: a.log,
+		Destinations: destinations, OnBypass: a.onBypass, Log: a.log,
 	})
 	if err != nil {
 		return err
 	}
 	a.redirect = r
 	a.onStop("redirect", r.Close)
-	if err := a.startResolver(ctx); err != nil {
-		return err
+	if resolver != nil {
+		// The resolver keeps old addresses itself, so nothing else needs a grace.
+		apply := func(d []redirect.Destination) error { return r.SetDestinations(d, 0) }
+		a.run("resolver", func(ctx context.Context) error { resolver.Run(ctx, apply); return nil })
 	}
 	older, err := r.Older(ctx)
 	if err != nil {

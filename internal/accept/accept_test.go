@@ -113,7 +113,7 @@ func TestConnectionBecomesFlow(t *testing.T) {
 	want := &flow.Flow{
 		ID: got.ID, Node: "node-a", Protocol: flow.Postgres, Backend: "orders", Destination: dest, Process: me, Start: start,
 	}
-	want.Process.Exe = exe
+	want.Process.Exe, want.Process.Argv0 = exe, os.Args[0]
 	want.Process.Cgroup = "/kubepods/podabcdef0123456789abcdef0123456789"
 	want.Process.Pod = &flow.Pod{UID: "abcdef0123456789abcdef0123456789"}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
@@ -210,7 +210,7 @@ func TestOneCgroupGetsHalfOfThePlaces(t *testing.T) {
 
 func TestExePathOnlyOfTheSameProcess(t *testing.T) {
 	me := self(t)
-	if exePath(&me) == "" {
+	if exe, argv0 := program(&me); exe == "" || argv0 != os.Args[0] {
 		t.Error("the path of this process was not found")
 	}
 	for name, change := range map[string]func(*flow.Process){
@@ -220,7 +220,7 @@ func TestExePathOnlyOfTheSameProcess(t *testing.T) {
 	} {
 		p := me
 		change(&p)
-		if got := exePath(&p); got != "" {
+		if got, _ := program(&p); got != "" {
 			t.Errorf("%s: %s", name, got)
 		}
 	}

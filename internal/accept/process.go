@@ -18,7 +18,7 @@ const clockTick = time.Second / 100
 
 // describe fills what the kernel's record does not hold.
 func (a *Acceptor) describe(p *flow.Process) {
-	p.Exe = exePath(p)
+	p.Exe, p.Argv0 = program(p)
 	path, err := a.config.CgroupPath(p.CgroupID)
 	if err != nil {
 		a.config.Log.Debug("the cgroup of a process is gone", "pid", p.PID, "cgroup", p.CgroupID, "error", err)
@@ -28,28 +28,45 @@ func (a *Acceptor) describe(p *flow.Process) {
 	p.Pod = podOf(path)
 }
 
-// exePath is the path of the program that made the connection, or "" when the
-// process is gone, its pid belongs to another one, or it runs another program by
-// now. The start time is looked at before and after, so that a pid that changes
-// hands in between is noticed. Devices are not compared: overlayfs and btrfs show
-// others to stat(2) than the kernel has inside.
-func exePath(p *flow.Process) string {
+// maxArgv0 bounds what is read of a process's first argument, bytes.
+const maxArgv0 = 4096
+
+// program is the path and the first argument of the program that made the
+// connection; both are "" when the process is gone, its pid belongs to another
+// one, or it runs another program by now. The start time is looked at before and
+// after, so that a pid that changes hands in between is noticed. Devices are not
+// compared: overlayfs and btrfs show others to stat(2) than the kernel has inside.
+func program(p *flow.Process) (exe, argv0 string) {
 	proc := "/proc/" + strconv.Itoa(p.PID)
 	if !startedAt(proc, p.StartTime) {
-		return ""
+		return "", ""
 	}
 	path, err := os.Readlink(proc + "/exe")
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(proc+"/exe", &st); err != nil || st.Ino != p.ExeInode {
-		return ""
+		return "", ""
 	}
+	argv0 = firstArgument(proc + "/cmdline")
 	if !startedAt(proc, p.StartTime) {
+		return "", ""
+	}
+	return path, argv0
+}
+
+// firstArgument reads up to the first NUL of proc_pid_cmdline(5).
+func firstArgument(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
 		return ""
 	}
-	return path
+	defer f.Close()
+	b := make([]byte, maxArgv0)
+	n, _ := f.Read(b) // what cannot be read is not known
+	argv0, _, _ := strings.Cut(string(b[:n]), "\x00")
+	return argv0
 }
 
 // startedAt compares a process's start time, in ticks, with the kernel's in

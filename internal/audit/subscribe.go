@@ -32,8 +32,9 @@ type Subscription struct {
 	ended  bool
 
 	// Owned by the caller of Next.
-	next   auditlog.Position // behind the last event that was returned
+	next   auditlog.Position // behind the last record that was read
 	reader *auditlog.Reader
+	readTo auditlog.Position // what reader may be used for
 }
 
 // Subscribe starts at from, a position that an Item or the log gave, or with nil
@@ -98,13 +99,13 @@ func (b *Subscription) publish(items []Item, limit auditlog.Position) {
 // returned, the error is ErrClosed.
 func (b *Subscription) Next(ctx context.Context) (Item, error) {
 	for {
-		item, state := b.take()
+		item, limit, state := b.take()
 		switch state {
 		case taken:
 			b.next = item.End
 			return item, nil
 		case onDisk:
-			item, ok, err := b.read()
+			item, ok, err := b.read(limit)
 			if err != nil || ok {
 				return item, err
 			}
@@ -129,37 +130,41 @@ const (
 	over
 )
 
-func (b *Subscription) take() (Item, int) {
+func (b *Subscription) take() (Item, auditlog.Position, int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.queue) > 0 {
 		item := b.queue[0]
 		b.queue[0] = Item{}
 		b.queue = b.queue[1:]
-		return item, taken
+		return item, b.limit, taken
 	}
 	if b.behind && b.next.Before(b.limit) {
-		return Item{}, onDisk
+		return Item{}, b.limit, onDisk
 	}
 	// Caught up: under the lock, so that nothing is published in between.
 	b.behind = false
 	b.queue = nil
 	b.closeReader()
 	if b.ended {
-		return Item{}, over
+		return Item{}, b.limit, over
 	}
-	return Item{}, nothing
+	return Item{}, b.limit, nothing
 }
 
-// read reads one record from the log; false when it was no event. It stays below
-// limit, so it never sees bytes that the spool may take back.
-func (b *Subscription) read() (Item, bool, error) {
+// read reads one record from the log, in front of limit; false when it was no
+// event. A reader reads ahead, and behind limit there may be bytes that the spool
+// takes back: so a reader is good for what was written when it was opened only.
+func (b *Subscription) read(limit auditlog.Position) (Item, bool, error) {
+	if b.reader != nil && !b.next.Before(b.readTo) {
+		b.closeReader()
+	}
 	if b.reader == nil {
 		r, err := auditlog.OpenDirAt(b.spool.dir, b.next)
 		if err != nil {
 			return Item{}, false, err
 		}
-		b.reader = r
+		b.reader, b.readTo = r, limit
 	}
 	rec, err := b.reader.Next()
 	if err != nil {

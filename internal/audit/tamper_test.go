@@ -58,7 +58,7 @@ func write(t testing.TB, path string, b []byte) {
 	}
 }
 
-// TestEveryByte changes every byte of a log, one after the other, to three other
+// TestEveryByte changes every byte of a log, one after the other, to two other
 // values: verification finds each, and at the record that the byte belongs to.
 func TestEveryByte(t *testing.T) {
 	dir, key := smallLog(t)
@@ -76,7 +76,7 @@ func TestEveryByte(t *testing.T) {
 		good := read(t, path)
 		starts := recordStarts(t, f.Name(), good)
 		for i := range good {
-			for _, flip := range []byte{0x01, 0x80, 0xff} {
+			for _, flip := range []byte{0x01, 0xff} {
 				bad := bytes.Clone(good)
 				bad[i] ^= flip
 				write(t, path, bad)

@@ -238,6 +238,7 @@ func (c *Cache) refresh(ctx context.Context, e *entry) error {
 	e.mu.Lock()
 	invalid := e.invalid
 	e.mu.Unlock()
+	tried := false // a second run is for a connection that was broken
 	return c.visit(ctx, e, func(ctx context.Context, conn func() (*pgconn.PgConn, error)) error {
 		e.mu.Lock()
 		done := e.catalog != nil && e.seen >= invalid && e.checked.After(asked)
@@ -247,9 +248,10 @@ func (c *Cache) refresh(ctx context.Context, e *entry) error {
 		switch {
 		case done:
 			return nil
-		case failed:
+		case failed && !tried:
 			return failure
 		}
+		tried = true
 		start := c.config.Now()
 		cat, err := c.read(ctx, e, conn)
 		e.mu.Lock()

@@ -49,6 +49,7 @@ type Process struct {
 	PID          int    // in the initial pid namespace
 	StartTime    uint64 // nanoseconds since boot, CLOCK_BOOTTIME
 	Exe          string // path, resolved lazily; empty when it could not be
+	Argv0        string // first argument, resolved lazily; chosen by the process
 	ExeInode     uint64
 	ExeDev       uint64
 	Comm         string // chosen by the process: for display only

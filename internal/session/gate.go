@@ -299,7 +299,7 @@ func (g *Gate) Complete(outcomes []Outcome) error {
 }
 
 func (g *Gate) input(a *flow.Action) policy.Input {
-	return policy.Input{Principal: g.Principal(), Flow: g.flow, Action: a, Now: g.server.Now()}
+	return policy.Input{Principal: g.Principal(), Flow: g.flow, Action: a, Now: g.server.Now(), Argv0: g.flow.Process.Argv0}
 }
 
 func (g *Gate) expired() *Refusal {

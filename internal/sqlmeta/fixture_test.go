@@ -10,6 +10,7 @@ func testCatalog() *Catalog {
 		{OID: 16420, Schema: "shop", Name: "orders", Kind: 'p', Columns: []string{"id", "customer_id", "item", "total", "placed_at"}, Children: []uint32{16421}},
 		{OID: 16421, Schema: "shop", Name: "orders_2025", Kind: 'r', Columns: []string{"id", "customer_id", "item", "total", "placed_at"}, Parents: []uint32{16420}},
 		{OID: 16430, Schema: "shop", Name: "cards", Kind: 'v', Columns: []string{"card_number"}, BaseColumns: []ColumnID{{16410, 3}}},
+		{OID: 16435, Schema: "shop", Name: "opaque", Kind: 'v', Columns: []string{"n"}, Opaque: true},
 		{OID: 16440, Schema: "public", Name: "t", Kind: 'r', Columns: []string{"a", "b"}},
 		{OID: 16450, Schema: "public", Name: "Mixed.Case", Kind: 'r', Columns: []string{"x"}},
 		{OID: 16460, Schema: "evil", Name: "orders", Kind: 'r', Columns: []string{"id"}},

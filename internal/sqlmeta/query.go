@@ -247,6 +247,7 @@ func (w *walker) readTree(r *Relation, viaView bool, seen map[uint32]bool) {
 		return
 	}
 	seen[r.OID] = true
+	w.st.Opaque = w.st.Opaque || r.Opaque
 	isView := r.Kind == 'v' || r.Kind == 'm'
 	w.addRead(Read{OID: r.OID, Schema: r.Schema, Name: r.Name, DependsOnViews: viaView || isView})
 	for _, id := range r.Children {

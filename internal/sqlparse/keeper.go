@@ -43,15 +43,27 @@ type startRequest struct {
 
 func newKeeper(exe string) *keeper {
 	k := &keeper{exe: exe, starts: make(chan *startRequest), done: make(chan struct{})}
-	go k.run()
+	locked := make(chan struct{})
+	go k.run(locked)
+	<-locked
 	return k
 }
 
 // run ends with its thread still locked, so the runtime ends the thread, and the
-// kernel every child that is left.
-func (k *keeper) run() {
-	defer close(k.done)
+// kernel every child that is left. The main thread will not do: it never ends,
+// and its credentials are what the world sees of the whole process.
+func (k *keeper) run(locked chan struct{}) {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		elsewhere := make(chan struct{})
+		go k.run(elsewhere)
+		<-elsewhere // on another thread: this one is taken until then
+		runtime.UnlockOSThread()
+		close(locked)
+		return
+	}
+	close(locked)
+	defer close(k.done)
 	err := dropCapabilities()
 	for r := range k.starts {
 		if err != nil {

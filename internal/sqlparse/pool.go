@@ -33,7 +33,7 @@ const (
 	waitTimeout = 5 * time.Second
 	// maxResident is the memory of an idle child above which it is replaced, bytes.
 	maxResident = 128 << 20
-	// bigAnswer is an answer after which a child's memory is looked at, bytes.
+	// bigAnswer is a tree after which memory is looked after on both sides, bytes.
 	bigAnswer = 256 << 10
 
 	minBackoff = 20 * time.Millisecond
@@ -154,10 +154,16 @@ func (p *Pool) with(ctx context.Context, sql string, use func(*pg_query.ParseRes
 	}
 	a.payload = nil
 	use(tree)
+	if a.weight > bigAnswer {
+		// Garbage of this size goes before the next such tree comes, or the heap
+		// grows to several of them.
+		tree = nil
+		runtime.GC()
+	}
 	return nil
 }
 
-// answer is a tree's bytes, whose weight the taker must release.
+// answered is a tree's bytes, whose weight the taker must release.
 type answered struct {
 	payload []byte
 	weight  int64

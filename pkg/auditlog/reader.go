@@ -20,6 +20,9 @@ type Reader struct {
 	// now is all that it will ever hold.
 	final bool
 	torn  bool // final, and ends within a record
+	// ahead is set when records were returned that their writer has taken back
+	// since. The next segment follows those before them.
+	ahead bool
 }
 
 // OpenDir makes a reader at the start of the log in dir (see SpoolDir).
@@ -98,11 +101,14 @@ func (r *Reader) Next() (Record, error) {
 			if later == 0 {
 				return Record{}, io.EOF
 			}
-			// Records that came between the read and the look are read now.
-			r.final = true
+			// What came between the read and the look is read now, and what was read
+			// ahead is read again: a writer takes back a write that failed.
+			if err := r.reread(); err != nil {
+				return Record{}, err
+			}
 			continue
 		}
-		if errors.Is(err, ErrTorn) && !r.cut() {
+		if errors.Is(err, ErrTorn) {
 			r.torn = true
 			return Record{}, r.seg.damage("the segment ends within a record")
 		}
@@ -110,11 +116,19 @@ func (r *Reader) Next() (Record, error) {
 	}
 }
 
-// cut reports whether the torn record that the reader has seen was removed since
-// by its writer.
-func (r *Reader) cut() bool {
+// reread reads the rest of a segment anew that nobody writes to any more.
+func (r *Reader) reread() error {
+	pos := r.seg.Position()
 	st, err := r.file.Stat()
-	return err == nil && st.Size() <= r.seg.Position().Offset
+	if err == nil {
+		_, err = r.file.Seek(pos.Offset, io.SeekStart)
+	}
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	r.final, r.ahead = true, st.Size() < pos.Offset
+	r.seg = resumeSegment(r.file, r.seg.Header(), pos)
+	return nil
 }
 
 // Skip goes on behind damage: with the next segment, if the one at hand cannot be
@@ -157,13 +171,13 @@ func (r *Reader) nextSegment() error {
 	if number == 0 {
 		return io.EOF
 	}
-	before := r.number
+	before, ahead := r.number, r.ahead
 	r.number = number
 	if err := r.openSegment(); err != nil {
 		return err
 	}
 	h := r.seg.Header()
-	if why := linkProblem(h, number, r.last, before); why != "" {
+	if why := linkProblem(h, number, r.last, before); why != "" && !ahead {
 		return &DamageError{Segment: number, Seq: h.First, Why: why}
 	}
 	return nil
@@ -188,7 +202,7 @@ func linkProblem(h Header, number uint64, last Position, before uint64) string {
 }
 
 func (r *Reader) openSegment() error {
-	r.final, r.torn = false, false
+	r.final, r.torn, r.ahead = false, false, false
 	file, err := os.Open(filepath.Join(r.dir, SegmentName(r.number)))
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)

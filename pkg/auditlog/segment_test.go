@@ -192,6 +192,58 @@ func TestReaderGrows(t *testing.T) {
 	}
 }
 
+// TestReaderTakenBack reads records that their writer takes back before it begins
+// the next segment: partly returned, and read ahead only.
+func TestReaderTakenBack(t *testing.T) {
+	for returned := 0; returned <= 3; returned++ {
+		dir := t.TempDir()
+		kept, end := segmentBytes(t, Position{}, 2)
+		long, _ := segmentBytes(t, Position{}, 5)
+		path := filepath.Join(dir, SegmentName(1))
+		if err := os.WriteFile(path, long[:len(long)-10], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := OpenDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for range 2 + returned { // the third of these is a checkpoint
+			if _, err := r.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if returned == 3 {
+			if _, err := r.Next(); err != io.EOF {
+				t.Fatalf("at the torn record: %v", err)
+			}
+		}
+		next, last := segmentBytes(t, end, 2)
+		if err := os.WriteFile(path, kept, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, SegmentName(2)), next, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var seqs []uint64
+		for {
+			rec, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%d returned: %v", returned, err)
+			}
+			if rec.Kind == RecordEvent && rec.End.Segment == 2 {
+				seqs = append(seqs, rec.Seq)
+			}
+		}
+		if len(seqs) != 2 || seqs[0] != 3 || r.Position() != last {
+			t.Errorf("%d returned: events %v of the next segment", returned, seqs)
+		}
+	}
+}
+
 func TestReaderOverSegmentsAndDamage(t *testing.T) {
 	dir, end := writeSpool(t, 5, 5, 5)
 	collect := func() (seqs []uint64, damages int) {

@@ -103,7 +103,7 @@ func (e *Engine) forwardQuery(x *entry, r *resolved) {
 func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {
 	p := &prepared{text: q.text, bytes: e.chead.body(), analysis: r.analysis()}
 	if e.big() {
-		p.text = ""
+		p.text, p.head = "", q.text
 	}
 	if err := e.statements.propose(q.name, p, e.batch); err != nil {
 		return err

@@ -54,7 +54,7 @@ type Upstream struct {
 
 // Defaults is what a session of a login in a database starts with.
 type Defaults struct {
-	SearchPath []string // as written: "$user" stands for the role
+	SearchPath string // as written: "$user" stands for the role
 	Role       string
 }
 

@@ -28,7 +28,6 @@ type Engine struct {
 	batch   uint64 // grows with every Sync
 	open    bool   // messages were forwarded since the last Sync: a transaction may be open
 	skip    bool   // everything is dropped until Sync
-	bye     bool   // Terminate came
 	asked   asked
 	pending *session.Question
 	wait    chan struct{}
@@ -83,7 +82,7 @@ func NewEngine(c EngineConfig) *Engine {
 	e := &Engine{
 		cfg: c.Config, grant: c.Grant, db: c.Database, status: c.Status,
 		statements: newTable[*prepared](), portals: newTable[*portal](),
-		settings: newSettings(c.Defaults.SearchPath, c.Defaults.Role),
+		settings: newSettings(parsePath(c.Defaults.SearchPath), c.Defaults.Role),
 		strings:  c.Parameters["standard_conforming_strings"] != "off",
 		encoding: c.Parameters["client_encoding"],
 		compiler: maskCompiler{config: &c.Masks, cache: c.cache, known: c.known},

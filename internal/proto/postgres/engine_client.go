@@ -217,7 +217,6 @@ func (e *Engine) message(out *session.Output) error {
 	case msgCopyDone, msgCopyFail:
 		e.copying = false
 	case msgTerminate:
-		e.bye = true
 		err := e.forwardHeld(out)
 		if err == nil {
 			err = io.EOF

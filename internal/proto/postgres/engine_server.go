@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/jackc/pgproto3/v2"
+
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/pkg/auditlog"
 )
@@ -418,6 +420,9 @@ func (e *Engine) failBatch(batch uint64, out *session.Output) {
 		if h.kind == expectSync {
 			return
 		}
+		if h.kind == expectDescribe && h.portal != nil {
+			h.portal.describing = false
+		}
 		e.closeActs(h, auditlog.StatusCancelled, out)
 		e.queue.pop()
 	}
@@ -464,8 +469,30 @@ func (e *Engine) parameter(frame []byte, inPlace bool, out *session.Output) erro
 	case "search_path":
 		e.settings.report(value)
 	}
+	if !clientSettings[name] {
+		if shown := e.shownSetting(value); shown != value {
+			m := pgproto3.ParameterStatus{Name: name, Value: shown}
+			var err error
+			out.ToClient.Build(func(dst []byte) []byte {
+				var b []byte
+				if b, err = m.Encode(dst); err != nil {
+					return dst
+				}
+				return b
+			})
+			return err
+		}
+	}
 	e.emit(frame, inPlace, out)
 	return nil
+}
+
+// clientSettings are those that a client needs as they are. The server takes only
+// values that make sense for them, so they carry no data.
+var clientSettings = map[string]bool{
+	"client_encoding": true, "server_encoding": true, "server_version": true, "standard_conforming_strings": true,
+	"DateStyle": true, "IntervalStyle": true, "TimeZone": true, "integer_datetimes": true, "is_superuser": true,
+	"session_authorization": true, "in_hot_standby": true, "default_transaction_read_only": true, "scram_iterations": true,
 }
 
 // twoStrings splits a validated body of two NUL-terminated strings.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,8 +14,12 @@ import (
 // fakeAnalyze is an analyser for scripted conversations: statements are separated by
 // semicolons, the first word is the verb, FROM, INTO, UPDATE and COPY name
 // relations. A text that begins with "weird" does not parse.
-func fakeAnalyze(_ context.Context, sql string, s sqlmeta.Session, c *sqlmeta.Catalog) ([]*sqlmeta.Statement, error) {
-	var out []*sqlmeta.Statement
+func fakeAnalyze(_ context.Context, sql string, s sqlmeta.Session, c *sqlmeta.Catalog) (out []*sqlmeta.Statement, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("the fake analyser cannot read this")
+		}
+	}()
 	for _, text := range strings.Split(sql, ";") {
 		text = strings.TrimSpace(text)
 		if text == "" {

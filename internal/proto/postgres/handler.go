@@ -132,7 +132,7 @@ func (h *Handler) signIn(ctx context.Context, grant session.Grant, s *startup) (
 		return nil, defaults, err
 	}
 	if path, ok := params["search_path"]; ok {
-		defaults.SearchPath = parsePath(path)
+		defaults.SearchPath = path
 	}
 	up, err := h.config.SignIn(ctx, grant, params)
 	if err != nil {
@@ -144,7 +144,7 @@ func (h *Handler) signIn(ctx context.Context, grant session.Grant, s *startup) (
 	}
 	if enc, ok := up.Parameters["client_encoding"]; ok && !safeEncoding(enc) {
 		up.Conn.Close()
-		return nil, defaults, &session.End{Reason: flow.ReasonUpstreamLogin, Err: errors.New("the backend's login uses a client_encoding that weir cannot read safely")}
+		return nil, defaults, &session.End{Reason: flow.ReasonUpstreamLogin, Err: errors.New("the backend gives its sessions a client_encoding that weir cannot read safely; set client_encoding to UTF8 in the client")}
 	}
 	return up, defaults, nil
 }
@@ -159,11 +159,8 @@ func (h *Handler) refuse(c net.Conn, err error) error {
 		reason, message = refusal.Reason, refusal.Message
 	case errors.As(err, &end):
 		reason = end.Reason
-		switch reason {
-		case flow.ReasonUnreachable:
-			message = "weir: the backend cannot be reached; tell whoever runs weir on this node"
-		case flow.ReasonUpstreamLogin:
-			message = "weir: the backend refused weir's login; tell whoever runs weir on this node"
+		if end.Err != nil && (reason == flow.ReasonUnreachable || reason == flow.ReasonUpstreamLogin) {
+			message = "weir: " + end.Err.Error()
 		}
 	}
 	_, _ = c.Write(appendError(nil, "FATAL", codeOf(reason), message, 0))

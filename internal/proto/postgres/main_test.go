@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/weirproxy/weir/internal/sqlparse"
 )
 
 var tempDirs []string
@@ -25,7 +27,11 @@ func tempDir() (string, error) {
 }
 
 func TestMain(m *testing.M) {
+	sqlparse.ChildMain()
 	code := m.Run()
+	if pool != nil {
+		pool.Close()
+	}
 	if backend != nil {
 		if err := backend.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

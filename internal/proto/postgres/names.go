@@ -10,7 +10,8 @@ import (
 // prepared is a prepared statement, made by Parse or by SQL PREPARE. Its text never
 // changes; the analysis is that of the last time it was looked at.
 type prepared struct {
-	text     string
+	text     string // "" when it was too long to keep
+	head     string // then: its start, for the record
 	bytes    int64
 	analysis analysis
 }
@@ -23,7 +24,7 @@ type analysis struct {
 	named      bool   // it rests on other prepared statements or cursors
 }
 
-func (p *prepared) size() int64 { return int64(len(p.text)) + namedOverhead }
+func (p *prepared) size() int64 { return int64(len(p.text)+len(p.head)) + namedOverhead }
 
 // portal is a statement with its values bound, or a cursor.
 type portal struct {

@@ -110,6 +110,21 @@ func appendField(dst []byte, kind byte, v []byte, m *maskSet, redact, raised boo
 	return m.set.AppendMessage(dst, v, hits)
 }
 
+// shownSetting is a reported setting as the client may see it: set_config can put
+// data into one.
+func (e *Engine) shownSetting(value string) string {
+	m, redact := e.masksFor(e.queue.head())
+	switch {
+	case m == nil:
+		return value
+	case redact:
+		return mask.Redacted
+	case m.set == nil:
+		return value
+	}
+	return string(m.set.AppendMessage(nil, []byte(value), nil))
+}
+
 // notification forwards a NotificationResponse, its payload through the detectors.
 func (e *Engine) notification(frame []byte, inPlace bool, out *session.Output) error {
 	m, _ := e.masksFor(nil)

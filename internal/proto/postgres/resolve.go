@@ -109,6 +109,7 @@ type resolving struct {
 	portals    *table[*portal]
 	batch      uint64
 	depth      int
+	moved      bool // the statements of the string do not share one session state
 	out        resolved
 }
 
@@ -236,7 +237,7 @@ func (s *resolving) inTurn(stmts []*sqlmeta.Statement) []*sqlmeta.Statement {
 		}
 		if i+1 < len(stmts) && (changed || matters(out[i], true)) {
 			if !changed {
-				sim, changed = newSimulation(s), true
+				sim, changed, s.moved = newSimulation(s), true, true
 			}
 			sim.complete(s, out[i])
 		}
@@ -265,7 +266,7 @@ func (s *resolving) describeCopies() {
 		if s.out.copied == nil {
 			s.out.copied = make([][]Column, len(s.out.stmts))
 		}
-		if !s.session.Certain {
+		if !s.session.Certain || s.moved {
 			continue
 		}
 		if cols, err := s.cfg.Describe(s.ctx, s.grant, s.session.SearchPath, st.Copy.Query); err == nil {
@@ -282,7 +283,7 @@ func (s *resolving) executed(p *portal) []*flow.Action {
 	st := s.current(p.prep)
 	if st == nil {
 		s.out.loose = true
-		text := p.prep.text
+		text := p.prep.text + p.prep.head
 		problem := "weir did not see what this prepared statement or cursor stands for"
 		if text != "" {
 			problem = "weir cannot read it"

@@ -22,12 +22,12 @@ const (
 // plan is what happens to the columns of one result.
 type plan struct {
 	columns []*mask.Column
-	infos   []planned
+	infos   []maskInfo
 	set     *mask.Set
 }
 
-// planned is how a column's masks are recorded.
-type planned struct {
+// maskInfo is how a column's masks are recorded.
+type maskInfo struct {
 	name   string
 	method mask.Method
 	source string
@@ -48,7 +48,7 @@ func rowColumns(body []byte) ([]Column, error) {
 
 // newPlan makes the plan of a result; nil when nothing in it has to be looked at.
 func (m *maskSet) newPlan(columns []Column, st *sqlmeta.Statement) *plan {
-	p := &plan{columns: make([]*mask.Column, len(columns)), infos: make([]planned, len(columns)), set: m.set}
+	p := &plan{columns: make([]*mask.Column, len(columns)), infos: make([]maskInfo, len(columns)), set: m.set}
 	carries, asked := false, false
 	active := false
 	for i := range columns {
@@ -83,7 +83,7 @@ func explains(st *sqlmeta.Statement) bool {
 
 // origin decides a column by what the server says about where it comes from; known
 // is false when that says nothing.
-func (m *maskSet) origin(c *Column, st *sqlmeta.Statement) (info planned, known bool) {
+func (m *maskSet) origin(c *Column, st *sqlmeta.Statement) (info maskInfo, known bool) {
 	if !m.byColumn {
 		return info, true
 	}
@@ -99,11 +99,11 @@ func (m *maskSet) origin(c *Column, st *sqlmeta.Statement) (info planned, known 
 	}
 	id := sqlmeta.ColumnID{Relation: c.Relation, Attr: c.Attr}
 	if masked, ok := m.columns[id]; ok {
-		return planned{masked.name, masked.method, sourceOrigin}, true
+		return maskInfo{masked.name, masked.method, sourceOrigin}, true
 	}
 	switch {
 	case r == nil || int(c.Attr) > len(r.Columns) || r.Columns[c.Attr-1] == "":
-		return planned{c.Name, m.whole, sourceUnresolved}, true // newer than the catalogue
+		return maskInfo{c.Name, m.whole, sourceUnresolved}, true // newer than the catalogue
 	case r.Kind == 'v' || r.Kind == 'm':
 		info.name = r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]
 		if m.tainted[r.OID] || (st != nil && st.Opaque && len(m.columns) > 0) {
@@ -266,8 +266,8 @@ func (e *Engine) maskCall(frame []byte, inPlace bool, out *session.Output) error
 	if h.format == mask.TextFormat {
 		class = mask.Text
 	}
-	info := planned{"function call", method, sourceUnresolved}
-	p := &plan{columns: []*mask.Column{mask.NewColumn(class, h.format, method, h.masks.config.Key, h.masks.set)}, infos: []planned{info}, set: h.masks.set}
+	info := maskInfo{"function call", method, sourceUnresolved}
+	p := &plan{columns: []*mask.Column{mask.NewColumn(class, h.format, method, h.masks.config.Key, h.masks.set)}, infos: []maskInfo{info}, set: h.masks.set}
 	if n >= 0 && !p.columns[0].Idle() {
 		value, result := p.columns[0].AppendMasked(nil, body[4:])
 		e.plan = p

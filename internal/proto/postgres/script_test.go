@@ -398,7 +398,7 @@ func testEngine(t testing.TB, w *world, g *session.Gate, grant session.Grant) *d
 			}
 			return nil, errors.New("no description")
 		}}
-	e := NewEngine(EngineConfig{Config: c, Grant: grant, Database: "postgres", Defaults: Defaults{[]string{"public"}, "postgres"},
+	e := NewEngine(EngineConfig{Config: c, Grant: grant, Database: "postgres", Defaults: Defaults{"public", "postgres"},
 		Parameters: map[string]string{"client_encoding": "UTF8", "standard_conforming_strings": "on"}, Status: 'I'})
 	return &driver{engine: e, gate: g}
 }

@@ -63,7 +63,7 @@ func newWorld(t testing.TB, url string, change func(*Config)) *world {
 			return nil, errors.New("not here")
 		},
 		Defaults: func(context.Context, session.Grant) (Defaults, error) {
-			return Defaults{[]string{"public"}, "postgres"}, nil
+			return Defaults{"public", "postgres"}, nil
 		},
 		SignIn:         w.signIn,
 		CancelUpstream: w.cancelUpstream,
