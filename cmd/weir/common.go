@@ -140,15 +140,6 @@ func ago(t time.Time) string {
 	return d.String()
 }
 
-// until is the time left until t.
-func until(t time.Time) string {
-	d := time.Until(t).Round(time.Second)
-	if d <= 0 {
-		return "expired"
-	}
-	return d.String()
-}
-
 func readFileTrimmed(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	return strings.TrimSpace(string(b)), err

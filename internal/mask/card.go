@@ -52,6 +52,16 @@ var networks = []network{
 	{979200, 979289, len16},                 // Troy
 }
 
+// mayBeCard is a cheap test of the digit v[p]: no network starts with 0 or 1, and
+// a card has no other byte than digits and separators among its first twelve.
+func mayBeCard(v []byte, p int) bool {
+	if v[p] < '2' || len(v)-p < minCard {
+		return false
+	}
+	last := v[p+minCard-1]
+	return isDigit(last) || last == ' ' || last == '-'
+}
+
 // cardAt looks for a payment card that starts at the digit v[p], the first of a
 // run, and returns its end (0 for none) and the offset from which a further card
 // may start.
@@ -60,9 +70,6 @@ var networks = []network{
 // in one piece or in groups joined by single spaces or dashes. Groups before the
 // last have at least three digits, unless the digits are all that is joined.
 func cardAt(v []byte, p int) (end, next int) {
-	if first := v[p]; first < '2' { // no network; the next run may still start one
-		return 0, p + 1
-	}
 	var digits [maxCard]byte
 	var ends [maxCard]struct{ end, n int }
 	n, found, j := 0, 0, p

@@ -44,7 +44,7 @@ func (s *Set) scanNumbers(v []byte, out []Span) []Span {
 				ibanNext = e
 			}
 		}
-		if s.card >= 0 && i >= cardNext {
+		if s.card >= 0 && i >= cardNext && mayBeCard(v, i) {
 			e, next := cardAt(v, i)
 			if e > 0 {
 				out = append(out, Span{i, e, s.card})
@@ -55,7 +55,7 @@ func (s *Set) scanNumbers(v []byte, out []Span) []Span {
 			ssnNext = i + ssnLength
 			out = append(out, Span{i, ssnNext, s.ssn})
 		}
-		if s.phone >= 0 && i > phoneNext-1 {
+		if s.phone >= 0 && (end-i == 3 || i > 0 && v[i-1] == '+') {
 			if b, e := phoneAt(v, i, end); e > 0 && b >= phoneNext {
 				out = append(out, Span{b, e, s.phone})
 				phoneNext = e

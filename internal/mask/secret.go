@@ -57,9 +57,7 @@ func shapesByFirstByte(shapes [][]piece) (table [256][][]piece) {
 // scanSecret finds keys of known shapes and PEM private keys.
 func scanSecret(v []byte, out []Span, detector int) []Span {
 	out = scanPEM(v, out, detector)
-	// dead[b] is the offset before which no secret of several pieces with the
-	// first byte b starts: a start in the same piece would fail in the same way.
-	var dead [256]int
+	var dead deadEnds
 	for i := 0; ; {
 		begin, end := nextTokenRun(v, i)
 		if begin < 0 {
@@ -112,17 +110,30 @@ func nextTokenRun(v []byte, i int) (begin, end int) {
 	return -1, -1
 }
 
+// deadEnds holds, for each shape of several pieces, the offset before which it
+// does not start: a start in the same first piece would fail in the same way, and
+// trying each would take quadratic time.
+type deadEnds [2]int
+
+// of is the slot of a shape of several pieces, by its first byte.
+func (d *deadEnds) of(first byte) *int {
+	if first == 'e' {
+		return &d[1]
+	}
+	return &d[0]
+}
+
 // secretAt is the end of the longest secret that starts at v[p], 0 for none.
-func secretAt(v []byte, p int, dead *[256]int) int {
+func secretAt(v []byte, p int, dead *deadEnds) int {
 	longest := 0
 	for _, shape := range secretShapes[v[p]] {
-		if len(shape) > 1 && p < dead[v[p]] {
+		if len(shape) > 1 && p < *dead.of(v[p]) {
 			continue
 		}
 		end, first := matchShape(v, p, shape)
 		longest = max(longest, end)
 		if end == 0 && len(shape) > 1 {
-			dead[v[p]] = first
+			*dead.of(v[p]) = first
 		}
 	}
 	return longest

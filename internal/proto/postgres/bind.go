@@ -45,7 +45,7 @@ func bindNames(b []byte) (portal, statement string, n int, ok bool, err error) {
 	for i := range names {
 		k := bytes.IndexByte(b[n:], 0)
 		if k > maxName || (k < 0 && len(b)-n > maxName) {
-			return "", "", 0, false, fmt.Errorf("Bind with a name longer than %d bytes", maxName)
+			return "", "", 0, false, fmt.Errorf("message type 'B' with a name longer than %d bytes", maxName)
 		}
 		if k < 0 {
 			return "", "", 0, false, nil
@@ -79,7 +79,7 @@ func (s *bindScanner) feed(b []byte) error {
 		}
 		if s.step == bindDone {
 			if len(b) > 0 {
-				return fmt.Errorf("Bind with bytes after its end: %w", errMalformed)
+				return fmt.Errorf("message type 'B' with bytes after its end: %w", errMalformed)
 			}
 			return s.ended()
 		}
@@ -103,7 +103,7 @@ func (s *bindScanner) feed(b []byte) error {
 // ended reports a body that is over before its fields are.
 func (s *bindScanner) ended() error {
 	if s.left == 0 && s.step != bindDone {
-		return fmt.Errorf("Bind that ends too early: %w", errMalformed)
+		return fmt.Errorf("message type 'B' ends too early: %w", errMalformed)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (s *bindScanner) field(b []byte, rest int64) error {
 	case bindParamLength:
 		n := int64(int32(binary.BigEndian.Uint32(b)))
 		if n < -1 || n > rest {
-			return fmt.Errorf("Bind with a value longer than itself: %w", errMalformed)
+			return fmt.Errorf("message type 'B' with a value longer than the message: %w", errMalformed)
 		}
 		s.rec.begin(n, formatOf(s.codes, s.param))
 		s.value = max(n, 0)

@@ -252,14 +252,14 @@ func (e *Engine) parse(out *session.Output) error {
 	if e.big() {
 		name, text, ok := splitHead(e.held)
 		if !ok {
-			return fmt.Errorf("Parse with a name longer than %d bytes", maxName)
+			return fmt.Errorf("message type 'P' with a name longer than %d bytes", maxName)
 		}
 		m.Name, m.Query = name, text
 	} else if err := decodeClient(msgParse, e.held, &m); err != nil {
 		return err
 	}
 	if len(m.Name) > maxName {
-		return fmt.Errorf("Parse with a name longer than %d bytes", maxName)
+		return fmt.Errorf("message type 'P' with a name longer than %d bytes", maxName)
 	}
 	e.ask(asked{kind: msgParse, name: m.Name, text: m.Query})
 	return nil
@@ -285,7 +285,7 @@ func (e *Engine) bindHead(out *session.Output) error {
 		return e.message(out)
 	}
 	if e.cleft == 0 {
-		return fmt.Errorf("Bind: %w", errMalformed)
+		return fmt.Errorf("message type 'B': %w", errMalformed)
 	}
 	return nil
 }
@@ -333,7 +333,7 @@ func (e *Engine) bound(err error, p *portal) error {
 		return err
 	}
 	if !e.scan.whole() {
-		return fmt.Errorf("Bind: %w", errMalformed)
+		return fmt.Errorf("message type 'B': %w", errMalformed)
 	}
 	p.params, p.formats, p.digest = e.scan.rec.done(), e.scan.results, e.scan.sum.Sum(nil)
 	p.bytes = e.chead.body()
@@ -399,7 +399,7 @@ func (e *Engine) execute(out *session.Output) error {
 		return err
 	}
 	if len(m.Portal) > maxName {
-		return fmt.Errorf("Execute with a name longer than %d bytes", maxName)
+		return fmt.Errorf("message type 'E' with a name longer than %d bytes", maxName)
 	}
 	certain := func() bool {
 		_, doubt := e.portals.get(m.Portal, e.batch)

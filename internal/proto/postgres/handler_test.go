@@ -221,15 +221,17 @@ func TestRefusals(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, "postgres://127.0.0.1:1/x?sslmode=disable", nil)
-			w.whoErr = test.whoErr
-			if test.whoErr != nil {
-				w.who = nil
-			}
-			if test.deny {
-				w.decide = func(policy.Input) policy.Decision {
-					return policy.Decision{Verdict: flow.Deny, Rule: "r", Reason: "no"}
+			w.set(func() {
+				w.whoErr = test.whoErr
+				if test.whoErr != nil {
+					w.who = nil
 				}
-			}
+				if test.deny {
+					w.decide = func(policy.Input) policy.Decision {
+						return policy.Decision{Verdict: flow.Deny, Rule: "r", Reason: "no"}
+					}
+				}
+			})
 			c := w.dial(t)
 			_, _ = c.Write(startupPacket(version30, "user", "x"))
 			got := readUntil(t, c, 'E')
@@ -374,9 +376,7 @@ func TestCancelOfOthers(t *testing.T) {
 		}
 	}
 	_, _ = c.Write(clientBytes("Q select pg_sleep(0.5)"))
-	w.mu.Lock()
-	w.who = &flow.Principal{Issuer: "https://idp.test", Subject: "ben", User: "ben@example.com"}
-	w.mu.Unlock()
+	w.set(func() { w.who = &flow.Principal{Issuer: "https://idp.test", Subject: "ben", User: "ben@example.com"} })
 	other := w.dial(t)
 	_, _ = other.Write(append([]byte{0, 0, 0, 16, 4, 210, 22, 46}, key...))
 	if b, err := io.ReadAll(other); len(b) > 0 || err != nil && !strings.Contains(err.Error(), "reset") {
@@ -390,11 +390,10 @@ func TestCancelOfOthers(t *testing.T) {
 	}
 }
 
-// TestExpiry: the next action of an expired sign-in is refused in words, and the
-// flow ends.
-func TestExpiry(t *testing.T) {
+// TestRevocation: a live flow is cut, and its client told why.
+func TestRevocation(t *testing.T) {
 	w := newWorld(t, startBackend(t), nil)
-	w.who.Expires = time.Now().Add(time.Hour)
+	w.set(func() { w.who.Expires = time.Now().Add(time.Hour) })
 	c := w.dial(t)
 	_, _ = c.Write(startupPacket(version30, "user", "x", "database", "postgres"))
 	readUntil(t, c, 'Z')
@@ -475,9 +474,7 @@ func TestLongMessages(t *testing.T) {
 	if got := readUntil(t, c, 'Z'); !strings.HasPrefix(got, "E 42501 weir: ") {
 		t.Errorf("%.200q", got)
 	}
-	w.mu.Lock()
-	w.decide = func(policy.Input) policy.Decision { return policy.Decision{Verdict: flow.Allow, Rule: "all"} }
-	w.mu.Unlock()
+	w.set(func() { w.decide = allowAll })
 	_, _ = c.Write(clientBytes("Q " + text))
 	if got := readUntil(t, c, 'Z'); !strings.Contains(got, "D 1 | C SELECT 1 | Z I") {
 		t.Errorf("%.200q", got)
@@ -485,5 +482,53 @@ func TestLongMessages(t *testing.T) {
 	_, _ = c.Write(clientBytes("P - " + text + " | B - - | E - | S"))
 	if got := readUntil(t, c, 'Z'); !strings.Contains(got, "D 1 | C SELECT 1 | Z I") {
 		t.Errorf("%.200q", got)
+	}
+}
+
+func allowAll(policy.Input) policy.Decision { return policy.Decision{Verdict: flow.Allow, Rule: "all"} }
+
+// TestExpiry: the next action of an expired sign-in is refused in words, and the
+// flow ends.
+func TestExpiry(t *testing.T) {
+	w := newWorld(t, startBackend(t), nil)
+	c := w.dial(t)
+	_, _ = c.Write(startupPacket(version30, "user", "x", "database", "postgres"))
+	readUntil(t, c, 'Z')
+	w.set(func() {
+		late := *w.who
+		late.Expires = time.Now().Add(-time.Second)
+		w.who = &late
+	})
+	w.server.Live().Revoke(func(*flow.Principal) bool { return true }, session.ErrExpired)
+	if got := readUntil(t, c, 'E'); !strings.HasPrefix(got, "E FATAL!28000 weir: ") {
+		t.Errorf("%q", got)
+	}
+	if e := w.end(t); e.Reason != "expired" {
+		t.Errorf("reason %s", e.Reason)
+	}
+}
+
+// TestRowTooLong: a row that needs masking and is longer than the bound ends the
+// flow; one that needs none passes.
+func TestRowTooLong(t *testing.T) {
+	for _, masked := range []bool{true, false} {
+		w := newWorld(t, startBackend(t), nil)
+		if masked {
+			w.setMasks(detect...)
+		}
+		c := w.dial(t)
+		_, _ = c.Write(startupPacket(version30, "user", "x", "database", "postgres"))
+		readUntil(t, c, 'Z')
+		_, _ = c.Write(clientBytes("Q select repeat('x', 5000000)"))
+		if !masked {
+			readUntil(t, c, 'Z')
+			continue
+		}
+		if got := readUntil(t, c, 'E'); !strings.Contains(got, "FATAL!08P01 weir: ") {
+			t.Errorf("%.200q", got)
+		}
+		if e := w.end(t); e.Reason != "protocol_error" {
+			t.Errorf("reason %s", e.Reason)
+		}
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirproxy/weir/internal/catalog"
-	"github.com/weirproxy/weir/internal/flow"
 	"github.com/weirproxy/weir/internal/policy"
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/internal/sqlmeta"
@@ -89,8 +88,10 @@ func newRealWorld(t testing.TB) *world {
 			return out, err
 		}
 	})
-	w.decide = set.Decide
-	w.masks = set.Masks(w.who, "orders")
+	w.set(func() {
+		w.decide = set.Decide
+		w.masks = set.Masks(w.who, "orders")
+	})
 	return w
 }
 
@@ -298,7 +299,7 @@ func TestRealPgbench(t *testing.T) {
 	initPgbench(t)
 	for _, mode := range []string{"simple", "extended", "prepared"} {
 		w := newRealWorld(t)
-		w.decide = func(policy.Input) policy.Decision { return policy.Decision{Verdict: flow.Allow, Rule: "all"} }
+		w.set(func() { w.decide = allowAll })
 		start := time.Now()
 		w.script(t, "pgbench", "-n", "-M", mode, "-c", "8", "-j", "2", "-t", "20")
 		t.Logf("%s: %v", mode, time.Since(start))

@@ -235,15 +235,17 @@ func (w *world) setMasks(m ...*policy.Mask) {
 	w.revision++
 }
 
+// set changes the world while it runs.
+func (w *world) set(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
 // addr is where clients connect.
 func (w *world) addr() (host, port string) {
 	h, p, _ := net.SplitHostPort(w.listener.Addr().String())
 	return h, p
-}
-
-func (w *world) url(options string) string {
-	host, port := w.addr()
-	return fmt.Sprintf("postgres://nobody@%s:%s/postgres?%s", host, port, options)
 }
 
 // snapshot is the log so far.
