@@ -27,8 +27,9 @@ const (
 	MaxTree = 1 << 20
 	// maxDecoding bounds the trees being decoded and looked at all together.
 	maxDecoding = MaxTree
-	// requestTimeout is a thousand times what the largest usual statement takes.
-	requestTimeout = 2 * time.Second
+	// requestTimeout is five times what the largest text takes on a busy machine; a
+	// usual statement takes microseconds.
+	requestTimeout = 5 * time.Second
 	// waitTimeout is how long a statement waits for a free child.
 	waitTimeout = 5 * time.Second
 	// maxResident is the memory of an idle child above which it is replaced, bytes.
@@ -55,8 +56,10 @@ type Pool struct {
 	keeper   *keeper
 	idle     chan *process
 	decoding *semaphore.Weighted
-	deaths   atomic.Int32 // since the last answer
-	total    atomic.Int64 // deaths ever
+	timeout  time.Duration // requestTimeout
+	resident int           // maxResident
+	deaths   atomic.Int32  // since the last answer
+	total    atomic.Int64  // deaths ever
 
 	closing context.Context
 	close   context.CancelFunc
@@ -79,6 +82,8 @@ func New(c Config) (*Pool, error) {
 		keeper:   newKeeper(c.Exe),
 		idle:     make(chan *process, c.Size),
 		decoding: semaphore.NewWeighted(maxDecoding),
+		timeout:  requestTimeout,
+		resident: maxResident,
 	}
 	p.closing, p.close = context.WithCancel(context.Background())
 	errs := make([]error, c.Size)
@@ -239,7 +244,7 @@ func (p *Pool) ask(child *process, sql string) (answered, error) {
 		child.out.SetDeadline(time.Unix(1, 0))
 	})
 	defer stop()
-	deadline := time.Now().Add(requestTimeout)
+	deadline := time.Now().Add(p.timeout)
 	child.in.SetWriteDeadline(deadline)
 	child.out.SetReadDeadline(deadline)
 	if p.closing.Err() != nil {
@@ -288,7 +293,7 @@ func (p *Pool) receive(child *process, kind byte, n int) (answered, error) {
 			return answered{}, ErrClosed
 		}
 		// The wait was for other statements, not for this child.
-		child.out.SetReadDeadline(time.Now().Add(requestTimeout))
+		child.out.SetReadDeadline(time.Now().Add(p.timeout))
 	}
 	payload := make([]byte, n)
 	if _, err := io.ReadFull(child.out, payload); err != nil {
@@ -314,7 +319,7 @@ func (p *Pool) receive(child *process, kind byte, n int) (answered, error) {
 // giveBack returns a healthy child, or a fresh one for a child that has grown.
 func (p *Pool) giveBack(child *process, answer int) {
 	if answer == 0 || answer > bigAnswer {
-		if rss, err := resident(child.cmd.Process.Pid); err == nil && rss > maxResident {
+		if rss, err := resident(child.cmd.Process.Pid); err == nil && rss > p.resident {
 			p.swap(child)
 			return
 		}

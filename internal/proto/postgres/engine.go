@@ -52,6 +52,7 @@ type Engine struct {
 	// The running statement.
 	rows, bytes int64
 	plan        *plan
+	row         rowMasking
 	described   bool // its row description came
 	copyOut     bool
 	copier      *mask.Copy

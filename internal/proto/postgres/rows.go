@@ -172,26 +172,41 @@ func (e *Engine) planRows(h *entry) error {
 
 // maskRow forwards a DataRow, with what has to be masked exchanged.
 func (e *Engine) maskRow(frame []byte, inPlace bool, out *session.Output) error {
-	changed, size := false, 0
-	var err error
-	out.ToClient.Build(func(dst []byte) []byte {
-		begin := len(dst)
-		var grown []byte
-		if grown, changed, err = e.plan.appendRow(dst, frame[headerLen:]); err != nil || !changed {
-			return dst
-		}
-		size = len(grown) - begin - headerLen
-		return grown
-	})
-	if err != nil {
-		return err
+	if e.row.build == nil {
+		e.row.build = e.buildRow // once: a closure for each row would be an allocation
 	}
-	if !changed {
-		size = len(frame) - headerLen
+	e.row.frame = frame
+	out.ToClient.Build(e.row.build)
+	e.row.frame = nil
+	if e.row.err != nil {
+		return e.row.err
+	}
+	if !e.row.changed {
+		e.row.size = len(frame) - headerLen
 		e.emit(frame, inPlace, out)
 	}
-	e.bytes += int64(size)
+	e.bytes += int64(e.row.size)
 	return nil
+}
+
+// rowMasking is what maskRow and buildRow say to each other.
+type rowMasking struct {
+	build   func(dst []byte) []byte
+	frame   []byte
+	changed bool
+	size    int
+	err     error
+}
+
+func (e *Engine) buildRow(dst []byte) []byte {
+	r := &e.row
+	grown, changed, err := e.plan.appendRow(dst, r.frame[headerLen:])
+	r.changed, r.err = changed, err
+	if err != nil || !changed {
+		return dst
+	}
+	r.size = len(grown) - len(dst) - headerLen
+	return grown
 }
 
 // appendRow appends the whole DataRow message when any value changes.

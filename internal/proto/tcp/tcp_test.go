@@ -208,6 +208,12 @@ func TestServerResets(t *testing.T) {
 	n := newNode(t)
 	client, wait := n.connect(t, context.Background(), n.backend.Addr().String())
 	server := n.accept(t)
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil { // the flow is open
+		t.Fatal(err)
+	}
 	_ = server.SetLinger(0)
 	server.Close()
 	_, _ = io.ReadAll(client)
