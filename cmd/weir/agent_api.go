@@ -10,6 +10,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/control"
 	"github.com/weirproxy/weir/internal/flow"
 	"github.com/weirproxy/weir/internal/identity"
@@ -90,11 +91,7 @@ func (a *agent) redirectStatus(s *control.Status) error {
 	}
 	destinations := map[int][]string{}
 	for _, d := range st.Destinations {
-		where := d.Prefix.String()
-		if d.Prefix.IsSingleIP() {
-			where = d.Prefix.Addr().String()
-		}
-		destinations[d.Backend] = append(destinations[d.Backend], fmt.Sprintf("%s port %d", where, d.Port))
+		destinations[d.Backend] = append(destinations[d.Backend], config.Address{Prefix: d.Prefix, Port: d.Port}.String())
 	}
 	for i, b := range a.cfg.Backends {
 		row := control.Backend{Name: b.Name, Protocol: string(b.Protocol), Destinations: destinations[i]}

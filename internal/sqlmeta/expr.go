@@ -32,11 +32,20 @@ func texts(list []*pg.Node) []string {
 }
 
 // literal is the value of a constant as SET would take it: a string, a number, a
-// boolean; casts of a constant are looked through.
+// boolean. Casts that keep the value are looked through; 'ab'::char(1) is none.
 func literal(n *pg.Node) (string, bool) {
 	switch x := n.GetNode().(type) {
 	case *pg.Node_TypeCast:
-		return literal(x.TypeCast.GetArg())
+		t := x.TypeCast.GetTypeName()
+		names := texts(t.GetNames())
+		if len(names) == 0 || len(t.GetTypmods()) > 0 || len(t.GetArrayBounds()) > 0 || t.GetSetof() {
+			return "", false
+		}
+		switch strings.Join(names, ".") {
+		case "text", "pg_catalog.text", "bool", "pg_catalog.bool":
+			return literal(x.TypeCast.GetArg())
+		}
+		return "", false
 	case *pg.Node_String_:
 		return x.String_.GetSval(), true
 	case *pg.Node_AConst:

@@ -18,7 +18,7 @@ func testCatalog() *Catalog {
 		{OID: 16480, Schema: "pg_catalog", Name: "pg_stat_statements", Kind: 'v', Columns: []string{"query"}},
 	}
 	oid := uint32(1000)
-	for _, name := range append(words2(harmlessRelations), words2(dataRelations)...) {
+	for _, name := range append(wordsOf(harmlessRelations), wordsOf(dataRelations)...) {
 		oid++
 		relations = append(relations, &Relation{OID: oid, Schema: pgCatalog, Name: name, Kind: 'r', Columns: []string{"oid"}})
 	}
@@ -36,19 +36,19 @@ func testCatalog() *Catalog {
 		pg_read_binary_file pg_ls_dir pg_ls_logdir lo_import lo_get lo_export pg_terminate_backend pg_cancel_backend
 		pg_reload_conf pg_switch_wal pg_promote pg_create_logical_replication_slot pg_export_snapshot
 		pg_stat_get_activity pg_notify`)} {
-		for _, name := range words2(list) {
+		for _, name := range wordsOf(list) {
 			oid++
 			functions = append(functions, Function{OID: oid, Schema: pgCatalog, Name: name, Language: "internal", BuiltIn: true})
 		}
 	}
-	for _, name := range words2(informationFunctions) {
+	for _, name := range wordsOf(informationFunctions) {
 		oid++
 		functions = append(functions, Function{OID: oid, Schema: infoSchema, Name: name, Language: "sql", BuiltIn: true})
 	}
 	return NewCatalog(1, []string{"public", "shop", "app", "evil", pgCatalog, infoSchema}, relations, functions)
 }
 
-func words2(m map[string]bool) []string {
+func wordsOf(m map[string]bool) []string {
 	out := make([]string, 0, len(m))
 	for w := range m {
 		out = append(out, w)

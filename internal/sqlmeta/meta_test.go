@@ -55,6 +55,8 @@ func TestEffects(t *testing.T) {
 			Settings: []SettingChange{{Name: "search_path", Values: []string{}, Unsure: true}}},
 		"select 1, set_config('search_path', 'a', false)": {UnsureSearchPath: true,
 			Settings: []SettingChange{{Name: "search_path", Values: []string{"a"}, Unsure: true}}},
+		"select set_config('search_path', 'ab'::char(1), false)": {UnsureSearchPath: true,
+			Settings: []SettingChange{{Name: "search_path", Values: []string{}, Unsure: true}}},
 		"select set_config(a, 'x', false) from t": {UnsureSearchPath: true},
 		"select shop.total(1)":                    {UnsureSearchPath: true},
 		"call shop.close_month(1)":                {UnsureSearchPath: true},

@@ -10,6 +10,11 @@ import (
 // objectStatement: definition of what has a name in a schema, and the statements
 // that work on any kind of object.
 func (w *walker) objectStatement(m proto.Message) bool {
+	return w.anyObjectStatement(m) || w.functionStatement(m) || w.typeStatement(m) || w.searchStatement(m)
+}
+
+// anyObjectStatement: what works on objects of any kind.
+func (w *walker) anyObjectStatement(m proto.Message) bool {
 	switch x := m.(type) {
 	case *pg.DropStmt:
 		w.drop(x)
@@ -28,6 +33,16 @@ func (w *walker) objectStatement(m proto.Message) bool {
 		w.object(flow.Alter, x.GetObjtype(), x.GetObject())
 	case *pg.CreateSchemaStmt:
 		w.createSchema(x)
+	default:
+		return false
+	}
+	return true
+}
+
+// functionStatement: functions, aggregates, and what DEFINE makes besides:
+// operators, base types, collations, text search objects.
+func (w *walker) functionStatement(m proto.Message) bool {
+	switch x := m.(type) {
 	case *pg.CreateFunctionStmt:
 		w.newFunction(x.GetFuncname())
 		w.children(x, "funcname")
@@ -42,6 +57,17 @@ func (w *walker) objectStatement(m proto.Message) bool {
 		}
 		w.nodes(x.GetArgs())
 		w.nodes(x.GetDefinition())
+	case *pg.AlterOperatorStmt:
+		w.inSchema(flow.Alter, texts(x.GetOpername().GetObjname()))
+		w.nodes(x.GetOptions())
+	default:
+		return false
+	}
+	return true
+}
+
+func (w *walker) typeStatement(m proto.Message) bool {
+	switch x := m.(type) {
 	case *pg.CompositeTypeStmt:
 		w.newObject(nameList(x.GetTypevar()).GetList().GetItems())
 		w.nodes(x.GetColdeflist())
@@ -53,6 +79,25 @@ func (w *walker) objectStatement(m proto.Message) bool {
 	case *pg.CreateDomainStmt:
 		w.newObject(x.GetDomainname())
 		w.altering(func() { w.children(x, "domainname") })
+	case *pg.AlterEnumStmt:
+		w.inSchema(flow.Alter, texts(x.GetTypeName()))
+	case *pg.AlterTypeStmt:
+		w.inSchema(flow.Alter, texts(x.GetTypeName()))
+		w.nodes(x.GetOptions())
+	case *pg.AlterDomainStmt:
+		w.inSchema(flow.Alter, texts(x.GetTypeName()))
+		w.cascade(flow.Drop, x.GetBehavior())
+		w.altering(func() { w.node(x.GetDef()) })
+	default:
+		return false
+	}
+	return true
+}
+
+// searchStatement: how text is converted, compared and searched, and how indexes
+// do it.
+func (w *walker) searchStatement(m proto.Message) bool {
+	switch x := m.(type) {
 	case *pg.CreateConversionStmt:
 		w.newObject(x.GetConversionName())
 		w.handler(x.GetFuncName())
@@ -64,18 +109,6 @@ func (w *walker) objectStatement(m proto.Message) bool {
 	case *pg.AlterOpFamilyStmt:
 		w.inSchema(flow.Alter, texts(x.GetOpfamilyname()))
 		w.nodes(x.GetItems())
-	case *pg.AlterEnumStmt:
-		w.inSchema(flow.Alter, texts(x.GetTypeName()))
-	case *pg.AlterTypeStmt:
-		w.inSchema(flow.Alter, texts(x.GetTypeName()))
-		w.nodes(x.GetOptions())
-	case *pg.AlterDomainStmt:
-		w.inSchema(flow.Alter, texts(x.GetTypeName()))
-		w.cascade(flow.Drop, x.GetBehavior())
-		w.altering(func() { w.node(x.GetDef()) })
-	case *pg.AlterOperatorStmt:
-		w.inSchema(flow.Alter, texts(x.GetOpername().GetObjname()))
-		w.nodes(x.GetOptions())
 	case *pg.AlterCollationStmt:
 		w.inSchema(flow.Alter, texts(x.GetCollname()))
 	case *pg.AlterStatsStmt:

@@ -67,14 +67,12 @@ func (w *walker) transaction(x *pg.TransactionStmt) {
 	})
 }
 
-// show is SHOW and current_setting.
+// show is SHOW and current_setting. All settings at once, and each secret one,
+// are what pg_settings shows.
 func (w *walker) show(name string) {
 	name = strings.ToLower(name)
-	switch {
-	case name == "all":
+	if name == "all" || secretSetting(name) {
 		w.add(flow.Select, qualified(pgCatalog, "pg_settings"))
-	case secretSetting(name):
-		w.add(flow.Select, settingResource(name))
 	}
 }
 

@@ -46,7 +46,7 @@ var harmlessSettings = set(`
 
 // secretSettings can hold a password, or show where the server keeps its files:
 // those that PostgreSQL shows to superusers only, and the commands that it runs.
-// Weir's login may be a superuser, so reading them is a select on the setting.
+// Weir's login may be a superuser, so reading them is a select on pg_settings.
 var secretSettings = set(`
 	archive_cleanup_command
 	archive_command

@@ -32,7 +32,7 @@ func mustAnalyze(sql string, c testContext) []*Statement {
 }
 
 // minimumCases: the table only grows.
-const minimumCases = 370
+const minimumCases = 499
 
 // TestAccesses holds testdata/accesses.txt against what is found now.
 func TestAccesses(t *testing.T) {

@@ -385,7 +385,7 @@ func TestMemory(t *testing.T) {
 		t.Fatalf("%s", out)
 	}
 	t.Logf("%d MiB", took>>20)
-	if took > 64<<20 {
+	if took > raceFactor*64<<20 {
 		t.Errorf("%d MiB", took>>20)
 	}
 }
