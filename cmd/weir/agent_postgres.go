@@ -73,6 +73,10 @@ func (a *agent) upstreamBackends() map[string]upstream.Backend {
 	return all
 }
 
+// maxGrants bounds the databases that catalogues can be asked about at once; pods
+// come and go with their namespaces.
+const maxGrants = 4096
+
 // catalogues gives the PostgreSQL engine its pictures of databases. A picture
 // belongs to a backend as one network namespace sees it, and a database there.
 type catalogues struct {
@@ -87,8 +91,14 @@ func (c *catalogues) key(g session.Grant) catalog.Key {
 	f := g.Flow()
 	k := catalog.Key{Backend: f.Backend, Address: f.Destination.String(), Namespace: f.Process.NetNS, Database: f.Database, Login: f.Login}
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.grants[k]; !known && len(c.grants) >= maxGrants {
+		for old := range c.grants { // whoever still needs it puts it back with their next statement
+			delete(c.grants, old)
+			break
+		}
+	}
 	c.grants[k] = g
-	c.mu.Unlock()
 	return k
 }
 

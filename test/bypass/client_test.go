@@ -57,7 +57,10 @@ func (c *client) send(messages ...pgproto3.FrontendMessage) {
 	c.t.Helper()
 	var b []byte
 	for _, m := range messages {
-		b = m.Encode(b)
+		var err error
+		if b, err = m.Encode(b); err != nil {
+			c.t.Fatal(err)
+		}
 	}
 	c.raw(b)
 }

@@ -192,6 +192,9 @@ func (e *Engine) message(out *session.Output) error {
 		return e.dropRest()
 	}
 	if e.copying && kind != msgCopyDone && kind != msgCopyFail && kind != msgTerminate {
+		if kind == msgSync || kind == msgFlush {
+			return e.dropRest()
+		}
 		return fmt.Errorf("message type %q during COPY", kind) // it had to wait until the COPY began
 	}
 	if kind != msgBind && !e.big() && !validateClient(kind, e.held) {
@@ -211,6 +214,10 @@ func (e *Engine) message(out *session.Output) error {
 	case msgCall:
 		return e.call(out)
 	case msgSync:
+		if room := func() bool { return e.queue.len() < maxInFlight }; !room() {
+			e.hold(room, out)
+			return nil
+		}
 		e.expect(&entry{kind: expectSync})
 		e.batch++
 		e.open, e.skip = false, false
@@ -423,7 +430,7 @@ func (e *Engine) call(out *session.Output) error {
 		e.hold(e.settled, out)
 		return nil
 	}
-	c, ok := scanCall(e.held)
+	c, ok := scanCall(e.held, e.compiler.hide)
 	if !ok {
 		return fmt.Errorf("function call: %w", errMalformed)
 	}

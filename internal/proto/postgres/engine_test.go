@@ -209,6 +209,32 @@ var conversations = []conversation{
 	{name: "the server shuts down", steps: []step{
 		{server: "E FATAL!57P01 terminating", toClient: "E FATAL!57P01 terminating"},
 	}},
+	{name: "a login in the middle", steps: []step{
+		{client: "Q select 1", toServer: "Q select 1"},
+		{server: "R", toClient: "E FATAL!08P01 weir: the connection is closed: the server sent message type 'R' of 8 bytes, which it may not send here"},
+	}, end: "may not send"},
+	{name: "CopyBoth", steps: []step{
+		{client: "Q select 1", toServer: "Q select 1"},
+		{server: "W", toClient: "E FATAL!08P01 weir: the connection is closed: the server sent message type 'W' of 8 bytes, which it may not send here"},
+	}, end: "may not send"},
+	{name: "a row before its description", steps: []step{
+		{client: "Q select 1", toServer: "Q select 1"},
+		{server: "D 1", toClient: "E FATAL!08P01 weir: the connection is closed: the server sent a row before its description"},
+	}, end: "before its description"},
+	{name: "a row of more columns than its description", masks: cards, steps: []step{
+		{client: "Q select card from shop.payments", toServer: "Q select card from shop.payments"},
+		{server: "T card:20001:2 | D 4111,4111", toClient: "T card | E FATAL!08P01 weir: the connection is closed: a row that does not fit its description: malformed message"},
+	}, end: "does not fit"},
+	{name: "an answer too many", steps: []step{
+		{client: "Q select 1", toServer: "Q select 1"},
+		{server: "C SELECT 1 | C SELECT 1", toClient: "C SELECT 1 | E FATAL!08P01 weir: the connection is closed: the server sent message type 'C', which it may not send here"},
+	}, outcomes: []string{"ok  1"}, end: "may not send"},
+	{name: "a refused text that the server takes", steps: []step{
+		{client: "Q begin", toServer: "Q begin"},
+		{server: "C BEGIN | Z T", toClient: "C BEGIN | Z T"},
+		{client: "Q drop table t", toServer: "Q weir: refused"},
+		{server: "C DROP TABLE", toClient: "E FATAL!08P01 weir: the connection is closed: the server sent message type 'C', which it may not send here"},
+	}, outcomes: []string{"ok  0"}, end: "may not send"},
 	{name: "an error that nobody asked for", steps: []step{
 		{server: "E 22012 division", toClient: "E FATAL!08P01 weir: the connection is closed: the server sent message type 'E', which it may not send here"},
 	}, end: "may not send"},

@@ -41,7 +41,7 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("server %q: a valid body is not decoded: %v", kind, err)
 			}
 		}
-		scanCall(body)
+		scanCall(body, nil)
 		if validateServer('E', body) {
 			errorCode(body)
 		}

@@ -50,7 +50,7 @@ func New(c Config) (*Handler, error) {
 // Serve implements session.Handler.
 func (h *Handler) Serve(ctx context.Context, c net.Conn, g *session.Gate) error {
 	gr := &greeting{handler: h, gate: g, conn: c}
-	if err := c.SetDeadline(time.Now().Add(startupTimeout)); err != nil {
+	if err := c.SetDeadline(h.config.Now().Add(startupTimeout)); err != nil {
 		return &session.End{Reason: flow.ReasonInternal, Err: err}
 	}
 	if ctx.Err() != nil { // a cut before the deadline was set would be lost

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -305,25 +306,21 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// TestMessagesOutOfPlace sends every message type in a state where it is not
-// expected: the flow ends with an error, or the message is ignored as by a server.
+// TestMessagesOutOfPlace sends every message type that a client may not send: the
+// flow ends with an error in words.
 func TestMessagesOutOfPlace(t *testing.T) {
-	url := startBackend(t)
+	w := fakeWorld(t)
 	for kind := range 256 {
 		if strings.IndexByte("QPBDCEHSFdcfX", byte(kind)) >= 0 {
 			continue
 		}
-		w := newWorld(t, url, nil)
-		c := w.dial(t)
-		_, _ = c.Write(startupPacket(version30, "user", "x", "database", "postgres"))
-		readUntil(t, c, 'Z')
-		_, _ = c.Write(appendFrame(nil, byte(kind), 0, 0, 0, 0))
-		if got := readUntil(t, c, 'E'); !strings.Contains(got, "FATAL!08P01 weir: ") {
-			t.Errorf("type %q: %q", byte(kind), got)
-		}
-		if e := w.end(t); e.Reason != "protocol_error" {
-			t.Errorf("type %q: reason %s", byte(kind), e.Reason)
-		}
+		withGate(t, w, func(g *session.Gate, grant session.Grant) {
+			d := testEngine(t, w, g, grant)
+			d.client(appendFrame(nil, byte(kind), 0, 0, 0, 0))
+			if d.err == nil || len(d.toServer) > 0 || !strings.HasPrefix(serverScript(d.toClient), "E FATAL!08P01 weir: ") {
+				t.Errorf("type %q: %v, %q", byte(kind), d.err, d.toClient)
+			}
+		})
 	}
 }
 
@@ -530,5 +527,61 @@ func TestRowTooLong(t *testing.T) {
 		if e := w.end(t); e.Reason != "protocol_error" {
 			t.Errorf("reason %s", e.Reason)
 		}
+	}
+}
+
+// TestStartupSearchPath: a search path of the startup packet counts for decisions,
+// however it is written.
+func TestStartupSearchPath(t *testing.T) {
+	url := startBackend(t)
+	for _, pairs := range [][]string{{"search_path", "secret"}, {"options", "-c search_path=secret"}, {"options", `--search-path=secret`}, {"OPTIONS", "x"}} {
+		w := newWorld(t, url, nil)
+		c := w.dial(t)
+		_, _ = c.Write(startupPacket(version30, append([]string{"user", "x", "database", "postgres"}, pairs...)...))
+		if pairs[0] == "OPTIONS" {
+			readUntil(t, c, 'E')
+			continue
+		}
+		readUntil(t, c, 'Z')
+		_, _ = c.Write(clientBytes("Q select * from pg_class_of_mine"))
+		if got := readUntil(t, c, 'Z'); !strings.HasPrefix(got, "E 42501 weir: ") {
+			t.Errorf("%v: %q", pairs, got)
+		}
+		_, _ = c.Write(clientBytes("Q show search_path"))
+		if got := readUntil(t, c, 'Z'); !strings.Contains(got, "D secret") {
+			t.Errorf("%v: %q", pairs, got)
+		}
+	}
+}
+
+// silentConn is a client that says nothing until its deadline.
+type silentConn struct {
+	net.Conn
+	deadline time.Time
+}
+
+func (c *silentConn) SetDeadline(t time.Time) error { c.deadline = t; return nil }
+func (*silentConn) SetReadDeadline(time.Time) error { return nil }
+func (*silentConn) Read([]byte) (int, error)        { return 0, os.ErrDeadlineExceeded }
+func (*silentConn) Write(b []byte) (int, error)     { return len(b), nil }
+func (*silentConn) Close() error                    { return nil }
+
+func TestSilentClientIsDropped(t *testing.T) {
+	w := fakeWorld(t)
+	now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	h, err := New(Config{Now: func() time.Time { return now }, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &silentConn{}
+	s := session.New(session.Config{Node: "test", Identify: w, Policy: func() session.Policy { return w }, Record: w,
+		Login:    func(string, *flow.Principal) (string, bool) { return "postgres", true },
+		Handlers: map[flow.Protocol]session.Handler{flow.Postgres: h}, Now: time.Now, Log: quiet()})
+	s.Serve(t.Context(), &testConn{c, &flow.Flow{ID: "01TEST", Protocol: flow.Postgres}})
+	if want := now.Add(startupTimeout); !c.deadline.Equal(want) {
+		t.Errorf("deadline %v, want %v", c.deadline, want)
+	}
+	if e := w.end(t); e.Kind != auditlog.FlowRefused || e.Reason != string(flow.ReasonTimeout) {
+		t.Errorf("%s %s", e.Kind, e.Reason)
 	}
 }

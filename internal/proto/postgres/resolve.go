@@ -76,6 +76,7 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 		s.ctx = ctx
 		var err error
 		if s.out.catalog, err = e.cfg.Catalog(ctx, e.grant); err != nil {
+			e.cfg.Log.Warn("statements are refused: the catalogue cannot be read", "flow", e.grant.Flow().ID, "error", err)
 			s.out.loose = true
 			s.out.refuse = "weir: the database's catalogue cannot be read just now, so nothing can be decided; try again, or tell whoever runs weir on this node"
 			s.out.stmts = []*sqlmeta.Statement{unreadable(a.text, "the catalogue of the database cannot be read")}

@@ -391,7 +391,7 @@ func testEngine(t testing.TB, w *world, g *session.Gate, grant session.Grant) *d
 		t.Fatal(err)
 	}
 	c := &Config{Analyze: fakeAnalyze, Catalog: func(context.Context, session.Grant) (*sqlmeta.Catalog, error) { return w.cat(), nil },
-		Invalidate: func(session.Grant) {}, Masks: MaskConfig{Key: key},
+		Invalidate: func(session.Grant) {}, Masks: MaskConfig{Key: key}, Log: quiet(),
 		Describe: func(_ context.Context, _ session.Grant, _ []string, query string) ([]Column, error) {
 			if strings.Contains(query, "card") {
 				return []Column{{Name: "card", Relation: 20001, Attr: 2, Type: 25}}, nil

@@ -28,7 +28,7 @@ func validateClient(kind byte, body []byte) bool {
 	case msgCopyFail:
 		return cstringOnly(body)
 	case msgCall:
-		_, ok := scanCall(body)
+		_, ok := scanCall(body, nil)
 		return ok
 	}
 	return false
@@ -118,7 +118,8 @@ type call struct {
 	result   int16    // format of the result
 }
 
-func scanCall(b []byte) (call, bool) {
+// scanCall reads the body of a FunctionCall; hide is that of paramRecorder.
+func scanCall(b []byte, hide func([]byte) string) (call, bool) {
 	var c call
 	if len(b) < 6 {
 		return c, false
@@ -135,7 +136,7 @@ func scanCall(b []byte) (call, bool) {
 	if formats > 1 && formats != args {
 		return c, false
 	}
-	var rec paramRecorder
+	rec := paramRecorder{hide: hide}
 	for i := range args {
 		if len(b) < 4 {
 			return c, false
@@ -155,7 +156,7 @@ func scanCall(b []byte) (call, bool) {
 	if len(b) != 2 {
 		return c, false
 	}
-	c.params, c.result = rec.params, int16(binary.BigEndian.Uint16(b))
+	c.params, c.result = rec.done(), int16(binary.BigEndian.Uint16(b))
 	return c, true
 }
 
