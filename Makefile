@@ -40,7 +40,7 @@ test: build dex
 # -p 2: packages start servers of their own; two cores. The skips are counted: each
 # one names its reason.
 test-go:
-	$(GO) test -count=1 -timeout 20m -p 2 -json ./... | $(GO) run ./tools/testsum
+	$(GO) test -count=1 -timeout 20m -p 2 -json ./... | $(GO) run ./test/testsum
 
 demo: build dex
 	@tools/ensure $(POSTGRES_PACKAGES) $(KERNEL_PACKAGES)

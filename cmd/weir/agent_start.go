@@ -223,6 +223,9 @@ func (a *agent) onPolicy(_, after *policy.Set, err error) {
 	} else {
 		a.setProblem("policy", "")
 		a.log.Info("policy loaded", "policy", after.Revision())
+		for _, w := range after.Warnings() {
+			a.log.Warn("the policy may allow more than it seems to; see `weir policy check`", "warning", fmt.Sprint(w))
+		}
 	}
 	if err := a.record(context.Background(), ev); err != nil {
 		a.log.Error("a policy change could not be recorded", "error", err)

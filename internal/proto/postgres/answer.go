@@ -36,6 +36,7 @@ func (e *Engine) Answer(a *session.Answered, out *session.Output) error {
 		return errors.New("postgres: an answer without a question")
 	}
 	q := e.asked
+	e.rejected = q.name
 	e.pending, e.asked = nil, asked{}
 	r, _ := a.Extra.(*resolved)
 	if r == nil {
@@ -165,21 +166,33 @@ func (e *Engine) reject(code, message string, position int, out *session.Output)
 	if !simple {
 		e.skip = true
 	}
+	// Like a message of the client's that fails, and no other, it drops the unnamed
+	// statement.
+	name := "weir"
+	if kind == msgParse {
+		name = e.rejected
+	} else if simple {
+		name = ""
+	}
 	if e.queue.len() == 0 && e.status == 'I' && !e.open {
+		if name == "" {
+			e.statements.confirm("", nil)
+		}
 		out.ToClient.Append(refusal)
 		if simple {
 			out.ToClient.Append(appendReady(nil, e.status))
 		}
 		return
 	}
-	x := &entry{kind: expectParse, refusal: refusal}
+	x := &entry{kind: expectParse, refusal: refusal, name: name}
 	if simple {
 		x.kind = expectQuery
 		e.open = false
+		_ = e.statements.propose("", nil, e.batch)
 		out.ToServer.Build(func(dst []byte) []byte { return appendQuery(dst, refusedText) })
 	} else {
 		e.open = true
-		out.ToServer.Build(func(dst []byte) []byte { return appendParse(dst, refusedText) })
+		out.ToServer.Build(func(dst []byte) []byte { return appendParse(dst, name, refusedText) })
 	}
 	e.expect(x)
 }

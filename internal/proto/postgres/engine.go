@@ -29,9 +29,11 @@ type Engine struct {
 	open    bool   // messages were forwarded since the last Sync: a transaction may be open
 	skip    bool   // everything is dropped until Sync
 	asked   asked
-	pending *session.Question
-	wait    chan struct{}
-	ready   func() bool
+	// rejected is the statement's name of the Parse that is being answered.
+	rejected string
+	pending  *session.Question
+	wait     chan struct{}
+	ready    func() bool
 
 	// The server's side.
 	shead  header

@@ -312,6 +312,10 @@ func (e *Engine) bind(out *session.Output) error {
 		return nil
 	}
 	prep, _ := e.statements.get(statement, e.batch)
+	if prep == nil && statement == "" { // only Parse makes it, so it is not there
+		e.reject(codeNoStatement, "unnamed prepared statement does not exist", 0, out)
+		return e.dropRest()
+	}
 	if prep == nil {
 		prep = unseen
 	}
@@ -391,7 +395,10 @@ func (e *Engine) named(kind byte, out *session.Output) error {
 				x.portal.describing = true
 			}
 		} else if p, doubt := e.statements.get(name, e.batch); !doubt {
-			x.prep = p
+			if x.prep = p; p == nil && name == "" {
+				e.reject(codeNoStatement, "unnamed prepared statement does not exist", 0, out)
+				return e.dropRest()
+			}
 		}
 	}
 	e.expect(x)

@@ -407,6 +407,10 @@ func (e *Engine) serverError(frame []byte, inPlace bool, out *session.Output) er
 	switch h.kind {
 	case expectQuery, expectCall, expectSync:
 		return nil // ReadyForQuery follows
+	case expectParse:
+		if h.name == "" { // the server drops it before it reads the new one
+			e.statements.confirm("", nil)
+		}
 	}
 	e.failBatch(h.batch, out)
 	return nil

@@ -73,7 +73,7 @@ var conversations = []conversation{
 		{server: "2 | T a | D 7 | C SELECT 1 | Z I", toClient: "2 | T a | D 7 | C SELECT 1 | Z I"},
 		{client: "C S s1 | S", toServer: "C S s1 | S"},
 		{server: "3 | Z I", toClient: "3 | Z I"},
-		{client: "B - s1 | E - | S", toServer: "B - s1 | P - weir: refused | S"},
+		{client: "B - s1 | E - | S", toServer: "B - s1 | P weir weir: refused | S"},
 		{server: "E 26000 no such statement | Z I", toClient: "E 26000 no such statement | Z I"},
 	}, outcomes: []string{"ok  1"}},
 	{name: "extended, denied at Parse", steps: []step{

@@ -9,6 +9,7 @@ import (
 
 // SQLSTATE codes that the engine gives (PostgreSQL manual, appendix A).
 const (
+	codeNoStatement   = "26000"
 	codeProtocol      = "08P01"
 	codeConnect       = "08001"
 	codeNotSupported  = "0A000"
@@ -69,8 +70,8 @@ func appendQuery(dst []byte, sql string) []byte {
 	return out
 }
 
-func appendParse(dst []byte, sql string) []byte {
-	out, err := (&pgproto3.Parse{Query: sql}).Encode(dst)
+func appendParse(dst []byte, name, sql string) []byte {
+	out, err := (&pgproto3.Parse{Name: name, Query: sql}).Encode(dst)
 	if err != nil {
 		return dst
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/weirproxy/weir/internal/sqlmeta"
@@ -102,6 +103,7 @@ func (t *table[T]) propose(name string, v T, batch uint64) error {
 	if v != none && (len(t.confirmed)+len(t.tentative) >= maxNamed || t.bytes+v.size() > maxNamedBytes) {
 		return errTooMany
 	}
+	dbg += fmt.Sprintf("propose %T %q %v %d; ", v, name, v != none, batch)
 	t.tentative[name] = change[T]{v, batch}
 	return nil
 }
@@ -110,11 +112,12 @@ func (t *table[T]) propose(name string, v T, batch uint64) error {
 func (t *table[T]) confirm(name string, v T) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var none T
+	dbg += fmt.Sprintf("confirm %T %q %v; ", v, name, v != none)
 	if c, ok := t.tentative[name]; ok && c.value == v {
 		delete(t.tentative, name)
 	}
 	t.drop(name)
-	var none T
 	if v != none {
 		t.confirmed[name] = v
 		t.bytes += v.size()
@@ -144,6 +147,7 @@ func (t *table[T]) drop(name string) {
 func (t *table[T]) revert(batch uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	dbg += fmt.Sprintf("revert %d; ", batch)
 	for name, c := range t.tentative {
 		if c.batch == batch {
 			delete(t.tentative, name)
@@ -161,3 +165,5 @@ func (t *table[T]) retain(keep func(v T) bool) {
 		}
 	}
 }
+
+var dbg string
