@@ -29,6 +29,8 @@ const SocketName = "agent.sock"
 const (
 	maxBody        = 1 << 20 // bytes; an ID token is at most a few KiB
 	headerTimeout  = 5 * time.Second
+	readTimeout    = 10 * time.Second // of a whole request
+	idleTimeout    = 5 * time.Second  // between two requests; weir's own client makes one
 	requestTimeout = 30 * time.Second
 )
 
@@ -66,10 +68,12 @@ func NewServer[C any](peer func(*net.UnixConn) (C, error), release func(C)) *Ser
 	s.server = &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			var p peerResult[C]
-			if u, ok := c.(*net.UnixConn); ok {
-				if p.caller, p.err = peer(u); p.err == nil {
+			if u, ok := c.(*limitedConn); ok {
+				if p.caller, p.err = peer(u.UnixConn); p.err == nil {
 					s.callers.Store(c, p.caller)
 				}
 			} else {
@@ -126,9 +130,11 @@ type Stream func(ctx context.Context) (any, error)
 func stream(ctx context.Context, w http.ResponseWriter, next Stream) {
 	w.Header().Set("Content-Type", "application/jsonl")
 	w.WriteHeader(http.StatusOK)
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // the request has been read; its end is the client's hang-up
 	enc := json.NewEncoder(w)
 	for {
-		_ = http.NewResponseController(w).Flush()
+		_ = rc.Flush()
 		v, err := next(ctx)
 		if err != nil || enc.Encode(v) != nil {
 			return
@@ -169,7 +175,7 @@ func Listen(dir string) (*net.UnixListener, error) {
 
 // Serve answers until Shutdown.
 func (s *Server[C]) Serve(l *net.UnixListener) error {
-	if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.server.Serve(&limited{UnixListener: l, held: make(map[uint32]int)}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

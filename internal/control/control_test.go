@@ -7,6 +7,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -80,7 +84,7 @@ func TestCallerAndAnswer(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for released.Load() < 4 {
-		t.Context().Done() // connections end at once: the client keeps none
+		runtime.Gosched() // connections end at once: the client keeps none
 	}
 }
 
@@ -109,5 +113,37 @@ func TestOneAgentForOneSocket(t *testing.T) {
 	}
 	if err := control.NewClient(t.TempDir()).Call(t.Context(), http.MethodGet, "/who", nil, nil); !errors.Is(err, control.ErrNoAgent) {
 		t.Errorf("no agent: %v", err)
+	}
+}
+
+// TestOneUserCannotHoldAllPlaces: the places of one user are bounded, and come
+// back when the connections end.
+func TestOneUserCannotHoldAllPlaces(t *testing.T) {
+	dir, _ := start(t, seven)
+	cmd := exec.Command("/usr/bin/setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", `
+import socket, sys
+held, refused = [], 0
+for _ in range(200):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[1])
+    held.append(s)
+for s in held:
+    s.settimeout(0.05)
+    try:
+        if s.recv(1) == b"": refused += 1
+    except (TimeoutError, ConnectionError) as e:
+        refused += isinstance(e, ConnectionError)
+print(refused)
+`, filepath.Join(dir, control.SocketName))
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.CombinedOutput()
+	if n, e := strconv.Atoi(strings.TrimSpace(string(out))); err != nil || e != nil || n < 200-64 {
+		t.Errorf("of 200 connections of one user %s were refused, %v", out, err)
+	}
+	var n int
+	if err := control.NewClient(dir).Call(t.Context(), http.MethodGet, "/who", nil, &n); err != nil || n != 7 {
+		t.Errorf("root meanwhile: %d, %v", n, err)
 	}
 }

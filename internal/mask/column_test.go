@@ -310,25 +310,21 @@ func TestJSONStaysValid(t *testing.T) {
 }
 
 func TestMessages(t *testing.T) {
-	for in, want := range map[string]string{
-		`invalid input syntax for type integer: "4111 1111 1111 1111"`: `invalid input syntax for type integer: [masked]`,
-		`value "a"SECRET"b" is out of range`:                           `value [masked] is out of range`,
-		`duplicate key value violates unique constraint "x"`:           `duplicate key value violates unique constraint [masked]`,
-		`ungültige Eingabesyntax für Typ integer: »4111«`:              `ungültige Eingabesyntax für Typ integer: [masked]`,
-		`setval: value 41111111 is out of bounds (1..20)`:              `setval: value [masked] is out of bounds ([masked])`,
-		`requested character too large for encoding: 41111111`:         `requested character too large for encoding: [masked]`,
-		`invalid byte sequence: 0xe2 0x82`:                             `invalid byte sequence: [masked] [masked]`,
-		`can't do it, don't know`:                                      `can't do it, don't know`,
-		`can't read "SECRET`:                                           `can't read [masked]`,
-		`relation 'x' reading "SECRET`:                                 `relation [masked]`,
-		`it's 'SECRET' isn't it`:                                       `it[masked]`,
-		`argument of ntile must be greater than zero`:                  `argument of ntile must be greater than zero`,
-		`at character 12.`:                                             `at character 12.`,
-		`4111-1111`:                                                    `[masked]`,
-		``:                                                             ``,
+	for _, c := range []struct{ msg, sqlstate, object, want string }{
+		{`invalid input syntax for type integer: "4111 1111 1111 1111"`, "22P02", "", Withheld + " (22P02 invalid_text_representation)"},
+		{`operator does not exist: dhiciccegdbaaaf`, "42883", "", Withheld + " (42883 undefined_function)"},
+		{`SECRET is not a valid encoding name`, "42704", "", Withheld + " (42704 undefined_object)"},
+		{`duplicate key`, "23505", `constraint "x"`, Withheld + ` (23505 unique_violation, constraint "x")`},
+		{`something of an extension`, "22ZZZ", "", Withheld + " (22ZZZ data exception)"},
+		{`something of an extension`, "ZZ001", "", Withheld + " (ZZ001)"},
+		{`a code that is none`, "4111-", "", Withheld},
+		{`a code that is none`, "", `constraint "x"`, Withheld + ` (constraint "x")`},
+		{`canceling statement due to statement timeout`, "57014", "", `canceling statement due to statement timeout`},
+		{`division by zero`, "22012", "", `division by zero`},
+		{`division by zero: 4111`, "22012", "", Withheld + " (22012 division_by_zero)"},
 	} {
-		if got := string(RedactMessage(nil, []byte(in))); got != want {
-			t.Errorf("%s: %s, want %s", in, got, want)
+		if got := string(RedactMessage([]byte("x"), []byte(c.msg), c.sqlstate, c.object)); got != "x"+c.want {
+			t.Errorf("%s: %s, want %s", c.msg, got, c.want)
 		}
 	}
 	set := compile(t, Rule{PaymentCard, Null}, Rule{EmailAddr, Email})

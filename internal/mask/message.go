@@ -1,90 +1,71 @@
 package mask
 
-import (
-	"bytes"
-	"strings"
-)
+import "strings"
 
-// messageQuotes are what messages put around values, in any language that the
-// server speaks; the marks of one line open and close each other.
-var messageQuotes = [][]string{
-	{`"`}, {`'`, "`", "‘", "’", "‚"}, {"«", "»"}, {"‹", "›"}, {"„", "“", "”"}, {"「", "」"}, {"『", "』"},
-}
+// Withheld begins the text that stands in place of a server's message.
+const Withheld = "weir: the server's message is withheld because it may quote a masked value"
 
-// RedactMessage appends the text of an error or a notice without what may be a
-// value of a masked column: everything from the first quotation mark to the last
-// (to the end, when one is left open), and every number of three digits or more.
-// Names are lost with it: a value can be made to stand where a name does, and may
-// hold quotation marks itself.
+// RedactMessage appends what is shown in place of the text of an error or a notice
+// that may quote a masked column: a text of Weir's own that names the SQLSTATE and,
+// when it is not empty, the object that the server named in a field of its own.
+// Nothing of the server's wording stays, not even without what stands in quotation
+// marks: messages put values without any (operator does not exist: VALUE), in any
+// language and from any extension, and a value can be spelt in letters. The only
+// exceptions are whole messages that hold no value at all.
 //
-// It is for the message field only. DETAIL, HINT, CONTEXT and internal queries
-// are to be left out, and a message that a program wrote (RAISE, SQLSTATE P0001
-// or any from a function body) is to be replaced by Redacted as a whole.
-func RedactMessage(dst, msg []byte) []byte {
-	first, last := len(msg), 0
-	for _, marks := range messageQuotes {
-		n := 0
-		for _, q := range marks {
-			for from := 0; ; {
-				i := bytes.Index(msg[from:], []byte(q))
-				if i < 0 {
-					break
-				}
-				i += from
-				from = i + len(q)
-				if !isApostrophe(msg, i, q) {
-					first, last, n = min(first, i), max(last, from), n+1
-				}
-			}
-		}
-		if n%2 == 1 {
-			last = len(msg)
-		}
+// It is for the message field only. DETAIL, HINT, CONTEXT and internal queries are
+// to be left out.
+func RedactMessage(dst, msg []byte, sqlstate, object string) []byte {
+	if fixedMessages[string(msg)] {
+		return append(dst, msg...)
 	}
-	if first >= last {
-		return redactNumbers(dst, msg)
+	dst = append(dst, Withheld...)
+	var known []string
+	if isSQLState(sqlstate) {
+		known = append(known, sqlstate)
 	}
-	dst = redactNumbers(dst, msg[:first])
-	dst = append(dst, Redacted...)
-	return redactNumbers(dst, msg[last:])
+	if name := conditionName(sqlstate); name != "" {
+		known = append(known, name)
+	}
+	about := strings.Join(known, " ")
+	if object != "" {
+		about = strings.TrimPrefix(about+", "+object, ", ")
+	}
+	if about == "" {
+		return dst
+	}
+	return append(append(append(dst, " ("...), about...), ')')
 }
 
-// isApostrophe tells the one in "can't" from a quotation mark.
-func isApostrophe(msg []byte, i int, q string) bool {
-	if q != `'` && q != "’" {
-		return false
-	}
-	return i > 0 && isLetter(msg[i-1]) && bytes.HasPrefix(msg[i+len(q):], []byte("t")) &&
-		(i+len(q)+1 >= len(msg) || !isWord(msg[i+len(q)+1])) && msg[i-1] == 'n'
-}
-
-// shortNumber is the number of digits from which a number is hidden.
-const shortNumber = 3
-
-func redactNumbers(dst, msg []byte) []byte {
-	for i := 0; i < len(msg); {
-		if !isDigit(msg[i]) {
-			dst = append(dst, msg[i])
-			i++
-			continue
-		}
-		end, digits := i, 0
-		for end < len(msg) && (isHex(msg[end]) || strings.IndexByte("xX.,:-", msg[end]) >= 0) {
-			if isDigit(msg[end]) {
-				digits++
-			}
-			end++
-		}
-		// Punctuation at the end is the sentence's.
-		for !isHex(msg[end-1]) {
-			end--
-		}
-		if digits >= shortNumber || bytes.ContainsAny(msg[i:end], "xX") {
-			dst = append(dst, Redacted...)
-		} else {
-			dst = append(dst, msg[i:end]...)
-		}
-		i = end
-	}
-	return dst
+// fixedMessages are messages of the server that are the same whatever the data and
+// say more than their SQLSTATE.
+var fixedMessages = map[string]bool{
+	"aggregate functions are not allowed in WHERE":                                    true,
+	"bigint out of range":                                                             true,
+	"canceling autovacuum task":                                                       true,
+	"canceling statement due to conflict with recovery":                               true,
+	"canceling statement due to lock timeout":                                         true,
+	"canceling statement due to statement timeout":                                    true,
+	"canceling statement due to user request":                                         true,
+	"could not serialize access due to concurrent delete":                             true,
+	"could not serialize access due to concurrent update":                             true,
+	"could not serialize access due to read/write dependencies among transactions":    true,
+	"current transaction is aborted, commands ignored until end of transaction block": true,
+	"deadlock detected":                                                               true,
+	"division by zero":                                                                true,
+	"integer out of range":                                                            true,
+	"more than one row returned by a subquery used as an expression":                  true,
+	"numeric field overflow":                                                          true,
+	"out of memory":                                                                   true,
+	"out of shared memory":                                                            true,
+	"smallint out of range":                                                           true,
+	"terminating connection because of crash of another server process":               true,
+	"terminating connection due to administrator command":                             true,
+	"terminating connection due to idle-in-transaction timeout":                       true,
+	"terminating connection due to transaction timeout":                               true,
+	"the database system is shutting down":                                            true,
+	"there is already a transaction in progress":                                      true,
+	"there is no transaction in progress":                                             true,
+	"canceling statement due to transaction timeout":                                  true,
+	"SET LOCAL can only be used in transaction blocks":                                true,
 }

@@ -5,7 +5,6 @@
 package testkit
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -21,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weirproxy/weir/internal/testkit/host"
 )
 
 // settle bounds how long clean-up waits for the kernel to let go of something.
@@ -65,19 +66,11 @@ func Helper(t testing.TB, name string, args ...string) *exec.Cmd {
 // /sys/fs/cgroup/unified on hybrid hosts.
 func CgroupRoot(t testing.TB) string {
 	t.Helper()
-	f, err := os.Open("/proc/self/mountinfo")
+	root, err := host.CgroupRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		before, after, _ := strings.Cut(s.Text(), " - ")
-		if strings.HasPrefix(after, "cgroup2 ") {
-			return strings.Fields(before)[4]
-		}
-	}
-	t.Fatal("cgroup v2 is not mounted; these tests need it")
-	return ""
+	return root
 }
 
 // Cgroup makes a cgroup of the test's own below the v2 root and returns its
@@ -246,22 +239,14 @@ func loopbackUp() error {
 // StartIn starts cmd inside a cgroup (a folder; "" for the caller's) and a network
 // namespace (nil for the caller's). It is in both before its first instruction.
 func StartIn(cgroup string, ns *Namespace, cmd *exec.Cmd) error {
+	start := cmd.Start
 	if cgroup != "" {
-		dir, err := os.Open(cgroup)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		if cmd.SysProcAttr == nil {
-			cmd.SysProcAttr = &syscall.SysProcAttr{}
-		}
-		cmd.SysProcAttr.UseCgroupFD = true
-		cmd.SysProcAttr.CgroupFD = int(dir.Fd())
+		start = func() error { return host.StartIn(cgroup, cmd) }
 	}
 	if ns == nil {
-		return cmd.Start()
+		return start()
 	}
-	return ns.Do(cmd.Start)
+	return ns.Do(start)
 }
 
 // RunIn is StartIn and Wait.
@@ -291,18 +276,11 @@ func BPFFS(t testing.TB) string {
 // any address of either family. It stays free unless somebody asks for it by number.
 func FreePort(t testing.TB) uint16 {
 	t.Helper()
-	const low, high = 10000, 32000 // net.ipv4.ip_local_port_range begins at 32768
-	for range 200 {
-		port := low + rand.IntN(high-low)
-		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		return uint16(port)
+	port, err := host.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port found")
-	return 0
+	return port
 }
 
 // Eventually waits until ok, and fails the test when that takes too long.

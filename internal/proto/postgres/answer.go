@@ -95,10 +95,16 @@ func (e *Engine) answer(q asked, a *session.Answered, r *resolved, out *session.
 func (e *Engine) forwardQuery(x *entry, r *resolved) {
 	x.kind = expectQuery
 	e.consider(x, r.stmts)
-	_ = e.statements.propose("", nil, e.batch) // as the server does before it parses
-	_ = e.portals.propose("", nil, e.batch)
+	e.dropUnnamed(x)
 	e.open = false
 	e.expect(x)
+}
+
+// dropUnnamed enters that a simple query ends the unnamed statement and portal, as
+// the server does before it parses. (Taking a name away is never refused.)
+func (e *Engine) dropUnnamed(x *entry) {
+	x.change, _ = e.statements.propose("", nil, e.batch)
+	x.cleared, _ = e.portals.propose("", nil, e.batch)
 }
 
 func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {
@@ -106,7 +112,8 @@ func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {
 	if e.big() {
 		p.text, p.head = "", q.text
 	}
-	if err := e.statements.propose(q.name, p, e.batch); err != nil {
+	var err error
+	if x.change, err = e.statements.propose(q.name, p, e.batch); err != nil {
 		return err
 	}
 	x.kind, x.name, x.prep = expectParse, q.name, p
@@ -176,7 +183,7 @@ func (e *Engine) reject(code, message string, position int, out *session.Output)
 	}
 	if e.queue.len() == 0 && e.status == 'I' && !e.open {
 		if name == "" {
-			e.statements.confirm("", nil)
+			e.statements.confirm("", nil, 0)
 		}
 		out.ToClient.Append(refusal)
 		if simple {
@@ -188,7 +195,7 @@ func (e *Engine) reject(code, message string, position int, out *session.Output)
 	if simple {
 		x.kind = expectQuery
 		e.open = false
-		_ = e.statements.propose("", nil, e.batch)
+		e.dropUnnamed(x)
 		out.ToServer.Build(func(dst []byte) []byte { return appendQuery(dst, refusedText) })
 	} else {
 		e.open = true

@@ -32,7 +32,7 @@ func (e *Engine) effects(st *sqlmeta.Statement, tag string) {
 	case ef.Deallocate == "*":
 		e.statements.retain(func(*prepared) bool { return false })
 	case ef.Deallocate != "":
-		e.statements.confirm(clip(ef.Deallocate), nil)
+		e.statements.confirm(clip(ef.Deallocate), nil, 0)
 	}
 	switch {
 	case ef.DeclareCursor != "":
@@ -45,7 +45,7 @@ func (e *Engine) effects(st *sqlmeta.Statement, tag string) {
 	case ef.CloseCursor == "*":
 		e.portals.retain(func(*portal) bool { return false })
 	case ef.CloseCursor != "":
-		e.portals.confirm(clip(ef.CloseCursor), nil)
+		e.portals.confirm(clip(ef.CloseCursor), nil, 0)
 	}
 }
 

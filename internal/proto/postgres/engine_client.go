@@ -320,11 +320,12 @@ func (e *Engine) bind(out *session.Output) error {
 		prep = unseen
 	}
 	p := &portal{prep: prep, generation: e.settings.generation}
-	if err := e.portals.propose(name, p, e.batch); err != nil {
+	change, err := e.portals.propose(name, p, e.batch)
+	if err != nil {
 		e.reject(codeTooMuch, "weir: "+err.Error()+" in this connection; close some", 0, out)
 		return e.dropRest()
 	}
-	e.expect(&entry{kind: expectBind, name: name, portal: p, prep: prep, bytes: namedOverhead})
+	e.expect(&entry{kind: expectBind, name: name, change: change, portal: p, prep: prep, bytes: namedOverhead})
 	e.open = true
 	out.ToServer.Build(func(dst []byte) []byte { return append(append(dst, e.chead.b[:]...), e.held...) })
 	e.cstate, e.binding = clientValues, p
@@ -384,9 +385,9 @@ func (e *Engine) named(kind byte, out *session.Output) error {
 	case kind == msgClose:
 		x.kind = expectClose
 		if ofStatement {
-			_ = e.statements.propose(name, nil, e.batch)
+			x.change, _ = e.statements.propose(name, nil, e.batch)
 		} else {
-			_ = e.portals.propose(name, nil, e.batch)
+			x.change, _ = e.portals.propose(name, nil, e.batch)
 		}
 	default:
 		x.kind = expectDescribe

@@ -217,16 +217,16 @@ func (e *Engine) serverMessage(kind byte, frame []byte, inPlace bool, out *sessi
 	case kind == srvReady:
 		return e.readyForQuery(h, frame, inPlace, out)
 	case kind == srvParseComplete && h.kind == expectParse:
-		e.statements.confirm(h.name, h.prep)
+		e.statements.confirm(h.name, h.prep, h.change)
 		e.queue.pop()
 	case kind == srvBindComplete && h.kind == expectBind:
-		e.portals.confirm(h.name, h.portal)
+		e.portals.confirm(h.name, h.portal, h.change)
 		e.queue.pop()
 	case kind == srvCloseComplete && h.kind == expectClose:
 		if h.statement {
-			e.statements.confirm(h.name, nil)
+			e.statements.confirm(h.name, nil, h.change)
 		} else {
-			e.portals.confirm(h.name, nil)
+			e.portals.confirm(h.name, nil, h.change)
 		}
 		e.queue.pop()
 	case kind == srvParameters && h.kind == expectDescribe && h.statement && !h.answered:
@@ -329,8 +329,8 @@ func (e *Engine) readyForQuery(h *entry, frame []byte, inPlace bool, out *sessio
 		if h.current() != nil { // the server ended it without a word about the rest
 			e.closeActs(h, auditlog.StatusCancelled, out)
 		}
-		e.statements.confirm("", nil)
-		e.portals.confirm("", nil)
+		e.statements.confirm("", nil, h.change)
+		e.portals.confirm("", nil, h.cleared)
 	case h.kind == expectCall:
 		if a := h.current(); a != nil {
 			if !h.answered {
@@ -409,7 +409,7 @@ func (e *Engine) serverError(frame []byte, inPlace bool, out *session.Output) er
 		return nil // ReadyForQuery follows
 	case expectParse:
 		if h.name == "" { // the server drops it before it reads the new one
-			e.statements.confirm("", nil)
+			e.statements.confirm("", nil, h.change)
 		}
 	}
 	e.failBatch(h.batch, out)

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/weirproxy/weir/internal/sqlmeta"
@@ -70,11 +69,13 @@ type table[T interface {
 	confirmed map[string]T
 	tentative map[string]change[T]
 	bytes     int64 // of the confirmed ones
+	proposals uint64
 }
 
 type change[T any] struct {
 	value T // zero: the name goes
 	batch uint64
+	id    uint64
 }
 
 func newTable[T interface {
@@ -95,29 +96,30 @@ func (t *table[T]) get(name string, batch uint64) (v T, doubt bool) {
 	return t.confirmed[name], false
 }
 
-// propose enters a change that the server has still to confirm.
-func (t *table[T]) propose(name string, v T, batch uint64) error {
+// propose enters a change that the server has still to confirm, and returns the
+// change's number for confirm.
+func (t *table[T]) propose(name string, v T, batch uint64) (uint64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var none T
 	if v != none && (len(t.confirmed)+len(t.tentative) >= maxNamed || t.bytes+v.size() > maxNamedBytes) {
-		return errTooMany
+		return 0, errTooMany
 	}
-	dbg += fmt.Sprintf("propose %T %q %v %d; ", v, name, v != none, batch)
-	t.tentative[name] = change[T]{v, batch}
-	return nil
+	t.proposals++
+	t.tentative[name] = change[T]{v, batch, t.proposals}
+	return t.proposals, nil
 }
 
-// confirm makes a change final.
-func (t *table[T]) confirm(name string, v T) {
+// confirm makes a change final; id is its number, 0 for a change that was never
+// proposed. A later proposal for the name stays.
+func (t *table[T]) confirm(name string, v T, id uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var none T
-	dbg += fmt.Sprintf("confirm %T %q %v; ", v, name, v != none)
-	if c, ok := t.tentative[name]; ok && c.value == v {
+	if c, ok := t.tentative[name]; ok && c.id == id {
 		delete(t.tentative, name)
 	}
 	t.drop(name)
+	var none T
 	if v != none {
 		t.confirmed[name] = v
 		t.bytes += v.size()
@@ -147,7 +149,6 @@ func (t *table[T]) drop(name string) {
 func (t *table[T]) revert(batch uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	dbg += fmt.Sprintf("revert %d; ", batch)
 	for name, c := range t.tentative {
 		if c.batch == batch {
 			delete(t.tentative, name)
@@ -165,5 +166,3 @@ func (t *table[T]) retain(keep func(v T) bool) {
 		}
 	}
 }
-
-var dbg string

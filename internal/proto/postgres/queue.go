@@ -34,6 +34,8 @@ type entry struct {
 	maybeCopy bool // it may put the session in copy-in mode
 
 	name      string
+	change    uint64 // number of the change to the table of statements or portals
+	cleared   uint64 // simple query: that of the unnamed portal's end
 	statement bool // Describe and Close: of a statement, not of a portal
 	prep      *prepared
 	portal    *portal

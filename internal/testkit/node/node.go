@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weirproxy/weir/internal/testkit/host"
 )
 
 // Config says what node to run. All fields are required unless they say so.
@@ -66,7 +67,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 			_ = n.Stop(context.Background())
 		}
 	}()
-	root, err := cgroupRoot()
+	root, err := host.CgroupRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := unix.Mount("bpf", n.bpffs, "bpf", 0, "mode=0700"); err != nil {
 		return nil, fmt.Errorf("mount a bpf file system on %s: %w", n.bpffs, err)
 	}
-	if n.ProxyPort, err = freePort(); err != nil {
+	if n.ProxyPort, err = host.FreePort(); err != nil {
 		return nil, err
 	}
 	if err := n.write(); err != nil {
@@ -148,7 +149,7 @@ func (n *Node) StartAgent(ctx context.Context) error {
 	cmd := exec.Command(n.cfg.Weir, "--config", n.ConfigFile(), "agent")
 	cmd.Env = append(os.Environ(), n.cfg.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := startIn(n.agentCgroup(), cmd); err != nil {
+	if err := host.StartIn(n.agentCgroup(), cmd); err != nil {
 		return fmt.Errorf("start the agent: %w", err)
 	}
 	ended := make(chan struct{})
@@ -228,7 +229,7 @@ func (n *Node) As(ctx context.Context, tokenFile, name string, args ...string) *
 }
 
 // Start starts a command in the clients' cgroup.
-func (n *Node) Start(cmd *exec.Cmd) error { return startIn(n.Clients, cmd) }
+func (n *Node) Start(cmd *exec.Cmd) error { return host.StartIn(n.Clients, cmd) }
 
 // Run runs a command in the clients' cgroup and returns both of its outputs.
 func (n *Node) Run(cmd *exec.Cmd) (string, error) {
@@ -311,48 +312,4 @@ func removeCgroups(dir string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// startIn starts cmd inside a cgroup: it is there before its first instruction.
-func startIn(cgroup string, cmd *exec.Cmd) error {
-	dir, err := os.Open(cgroup)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.UseCgroupFD = true
-	cmd.SysProcAttr.CgroupFD = int(dir.Fd())
-	return cmd.Start()
-}
-
-func cgroupRoot() (string, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(b)) {
-		before, after, _ := strings.Cut(line, " - ")
-		if fields := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
-			return fields[4], nil
-		}
-	}
-	return "", errors.New("cgroup v2 is not mounted on this machine")
-}
-
-// freePort is a port below the ephemeral range on which nobody listens.
-func freePort() (uint16, error) {
-	const low, high = 10000, 32000 // net.ipv4.ip_local_port_range begins at 32768
-	for range 200 {
-		port := low + rand.IntN(high-low)
-		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		return uint16(port), nil
-	}
-	return 0, errors.New("no free TCP port found")
 }
