@@ -11,7 +11,7 @@ CLIENT_PACKAGES := java=default-jdk-headless javac=default-jdk-headless /usr/sha
 	/usr/lib/python3/dist-packages/asyncpg=python3-asyncpg node=nodejs npm=npm
 KERNEL_PACKAGES := ip=iproute2 setpriv=util-linux
 BPF_PACKAGES := clang=clang llvm-strip=llvm /usr/include/bpf/bpf_helpers.h=libbpf-dev
-SCREEN_PACKAGES := curl=curl
+SCREEN_PACKAGES := curl=curl openssl=openssl
 
 .PHONY: build test test-go demo generate lint bench fuzz image clean dex clients
 

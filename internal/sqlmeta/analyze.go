@@ -188,6 +188,7 @@ func (w *walker) take(inner *Statement) {
 			w.set.add(a)
 		}
 	}
+	w.st.carried = append(w.st.carried, inner.carried...)
 	w.takeReads(inner)
 }
 
@@ -238,6 +239,7 @@ func (w *walker) function(qualified string) {
 // finish turns what was collected into the statement.
 func (w *walker) finish() {
 	w.checkFields()
+	w.checkCarriers()
 	for n, list := range w.sources {
 		if _, ok := w.st.Names[n]; !ok {
 			continue

@@ -240,9 +240,13 @@ func (w *walker) special(c callee, f *pg.FuncCall) bool {
 		return literal(f.GetArgs()[i])
 	}
 	switch {
-	case lockFunctions[c.name]:
+	case carrierFunctions[c.name]:
+		w.carries(f.GetArgs(), flow.Access{Verb: flow.Call, Resource: functionResource(c.schema, c.name)})
+	case lockFunctions[c.name]: // everybody sees the keys in pg_locks
+		w.carries(f.GetArgs(), flow.Access{Verb: flow.Call, Resource: functionResource(c.schema, c.name)})
 		w.add(flow.Lock, functionResource(c.schema, c.name))
 	case c.name == "pg_notify":
+		w.carries(f.GetArgs(), flow.Access{Verb: flow.Call, Resource: functionResource(c.schema, c.name)})
 		channel, ok := arg(0)
 		if !ok {
 			w.add(flow.Listen, functionResource(c.schema, c.name))

@@ -32,7 +32,7 @@ func testCatalog() *Catalog {
 		{OID: 16502, Schema: "app", Name: "lower", Language: "plpgsql"},
 		{OID: 16503, Schema: "public", Name: "dblink", Language: "c"},
 	}
-	for _, list := range []map[string]bool{harmlessFunctions, unsafeFunctions, lockFunctions, set(`pg_read_file
+	for _, list := range []map[string]bool{harmlessFunctions, carrierFunctions, unsafeFunctions, lockFunctions, set(`pg_read_file
 		pg_read_binary_file pg_ls_dir pg_ls_logdir lo_import lo_get lo_export pg_terminate_backend pg_cancel_backend
 		pg_reload_conf pg_switch_wal pg_promote pg_create_logical_replication_slot pg_export_snapshot
 		pg_stat_get_activity pg_notify`)} {
@@ -69,6 +69,7 @@ func newContext(full *Catalog, directive string) testContext {
 	for name, sql := range map[string]string{
 		"known":    "select * from shop.payments where id = $1",
 		"knownset": "set search_path = evil",
+		"seed":     "select setseed($1)",
 	} {
 		prepared[name] = mustAnalyze(sql, c)[0]
 	}

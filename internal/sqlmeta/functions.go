@@ -1,9 +1,8 @@
 package sqlmeta
 
 // harmlessFunctions are functions of pg_catalog that need no rule beyond
-// connect: they read no data of others, change nothing but the session's own
-// state (setseed; its advisory locks given back, as asyncpg's pool does), touch
-// no file and run no SQL text. Every overload of a name is harmless. A test holds
+// connect: they read no data of others, change nothing, touch no file and run no
+// SQL text. Every overload of a name is harmless. A test holds
 // the list against a real server's pg_proc.
 //
 // Left out on purpose, so `call` on function:pg_catalog.NAME, among others:
@@ -16,7 +15,7 @@ package sqlmeta
 var harmlessFunctions = set(`
 	abs acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh cbrt ceil ceiling
 	cos cosd cosh cot cotd degrees div exp factorial floor gcd lcm ln log log10 min_scale
-	mod pi pow power radians random round scale setseed sign sin sind sinh sqrt tan tand
+	mod pi pow power radians random round scale sign sin sind sinh sqrt tan tand
 	tanh trim_scale trunc width_bucket
 
 	ascii bit_count bit_length btrim char_length character_length chr concat concat_ws
@@ -135,8 +134,16 @@ var harmlessFunctions = set(`
 	pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp
 	pg_wal_lsn_diff
 
-	currval lastval pg_advisory_unlock pg_advisory_unlock_all pg_advisory_unlock_shared
-	pg_sleep pg_sleep_for pg_sleep_until
+	currval lastval
+`)
+
+// carrierFunctions leave something behind, in the session or outside of it, that
+// tells what they were called with: the next random() after a seed, locks that are
+// held no more, the time that a statement takes. They are harmless only where no
+// data can get into the call; see carries.
+var carrierFunctions = set(`
+	pg_advisory_unlock pg_advisory_unlock_all pg_advisory_unlock_shared
+	pg_sleep pg_sleep_for pg_sleep_until setseed
 `)
 
 // newerFunctions are harmless as well; PostgreSQL 15 does not have them.
@@ -181,7 +188,7 @@ func harmlessBuiltIn(name string) bool { return harmlessFunctions[name] || newer
 // systemFunction guesses, without a catalogue, whether pg_catalog has a function
 // of this name.
 func systemFunction(name string) bool {
-	if harmlessBuiltIn(name) || unsafeFunctions[name] {
+	if harmlessBuiltIn(name) || carrierFunctions[name] || unsafeFunctions[name] {
 		return true
 	}
 	return len(name) > 3 && (name[:3] == "pg_" || name[:3] == "lo_")

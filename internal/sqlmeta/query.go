@@ -357,6 +357,11 @@ func (w *walker) update(s *pg.UpdateStmt) {
 	defer w.scope()()
 	w.with(s.GetWithClause())
 	target := w.target(flow.Update, s.GetRelation(), !containsColumn(s.GetWhereClause()))
+	for _, n := range w.resolve(s.GetRelation()) {
+		if n.schema == pgCatalog && n.name == "pg_settings" {
+			w.fail("an UPDATE of pg_settings changes settings that weir has to follow; use SET")
+		}
+	}
 	w.nodes(s.GetFromClause())
 	w.nodes(s.GetTargetList())
 	w.node(s.GetWhereClause())

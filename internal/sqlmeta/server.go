@@ -73,6 +73,7 @@ func (w *walker) databaseStatement(m proto.Message) bool {
 	case *pg.DropdbStmt:
 		w.database(flow.Drop, x.GetDbname())
 	case *pg.AlterSystemStmt:
+		w.keepsStrings(x.GetSetstmt())
 		name := x.GetSetstmt().GetName()
 		if name == "" {
 			name = "*"
@@ -170,6 +171,7 @@ func (w *walker) membership(options []*pg.Node, role string) {
 // lasting is the SET of ALTER ROLE and ALTER DATABASE: it outlives the session,
 // so no setting is harmless there.
 func (w *walker) lasting(x *pg.VariableSetStmt) {
+	w.keepsStrings(x)
 	name := x.GetName()
 	if name == "" {
 		name = "*"

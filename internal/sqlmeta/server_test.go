@@ -60,17 +60,17 @@ type querier func(*testing.T, string) []string
 var dangerous = regexp.MustCompile(`^(pg_read_|pg_ls_|pg_stat_file|lo_|lo(read|write)|pg_logical_|pg_replication_|` +
 	`pg_(create|drop|copy)_|pg_terminate|pg_cancel|pg_reload|pg_rotate|pg_switch|pg_promote|pg_backup|pg_start_backup|` +
 	`pg_stop_backup|pg_export|pg_import|binary_upgrade|pg_stat_get_|pg_stat_reset|pg_hba|pg_show|pg_log_|.*_to_xml|` +
-	`ts_stat|ts_rewrite|set_config|current_setting|nextval|setval|pg_notify|dblink|pg_wal_replay|currtid|brin_|gin_)`)
+	`ts_stat|ts_rewrite|set_config|setseed|pg_sleep|pg_advisory|current_setting|nextval|setval|pg_notify|dblink|pg_wal_replay|currtid|brin_|gin_)`)
 
 // volatile are the harmless ones that the server calls volatile: each looked at
 // by a person.
-var volatile = set(`clock_timestamp currval lastval gen_random_uuid random setseed timeofday current_query
-	pg_advisory_unlock pg_advisory_unlock_all pg_advisory_unlock_shared pg_blocking_pids
+var volatile = set(`clock_timestamp currval lastval gen_random_uuid random timeofday current_query
+	pg_blocking_pids
 	pg_collation_actual_version pg_database_collation_actual_version pg_current_wal_flush_lsn
 	pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_size pg_indexes_size pg_is_in_recovery
 	pg_jit_available pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp
 	pg_notification_queue_usage pg_partition_ancestors pg_partition_tree pg_relation_size
-	pg_safe_snapshot_blocking_pids pg_sleep pg_sleep_for pg_sleep_until pg_table_size
+	pg_safe_snapshot_blocking_pids pg_table_size
 	pg_tablespace_size pg_total_relation_size pg_xact_commit_timestamp pg_xact_status txid_status`)
 
 func checkFunctions(t *testing.T, q querier) {
@@ -104,7 +104,7 @@ func checkFunctions(t *testing.T, q querier) {
 			t.Errorf("%s is not volatile", name)
 		}
 	}
-	for _, list := range []map[string]bool{lockFunctions, unsafeFunctions} {
+	for _, list := range []map[string]bool{carrierFunctions, lockFunctions, unsafeFunctions} {
 		for name := range list {
 			if _, ok := kinds[name]; !ok {
 				t.Errorf("function %s does not exist", name)

@@ -92,6 +92,7 @@ func (w *walker) discard(x *pg.DiscardStmt) {
 
 // variable is SET and RESET in all forms.
 func (w *walker) variable(x *pg.VariableSetStmt) {
+	w.keepsStrings(x)
 	if w.top != proto.Message(x) {
 		return // of a function: it ends with each call
 	}
@@ -187,8 +188,13 @@ func (w *walker) setConfig(f *pg.FuncCall) {
 	switch c.Name {
 	case "role", "session_authorization":
 		w.setRole(c)
+	case standardStrings:
+		w.stringsStay(c)
 	default:
 		w.setting(c.Name)
+		if harmlessSetting(c.Name) {
+			w.carries(f.GetArgs(), flow.Access{Verb: flow.Set, Resource: settingResource(c.Name)})
+		}
 	}
 	c.Unsure = true
 	w.st.Effects.Settings = append(w.st.Effects.Settings, c)

@@ -4,9 +4,11 @@ import "strings"
 
 // harmlessSettings shape only display or the session's own limits, or are sent
 // by every driver: SET, RESET and set_config of them need no rule beyond
-// connect. Two change what text or plans mean and stay harmless because Weir
-// follows them (standard_conforming_strings, client_encoding); jit changes only
-// how the session's own plans run, and asyncpg turns it off while it connects.
+// connect, as long as no data gets into the value (see carrier). client_encoding
+// changes what text means and stays harmless because Weir follows it;
+// standard_conforming_strings only when it stays as it is (see stringsStay); jit
+// changes only how the session's own plans run, and asyncpg turns it off while it
+// connects.
 var harmlessSettings = set(`
 	application_name
 	bytea_output

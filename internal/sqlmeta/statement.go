@@ -198,6 +198,7 @@ func (w *walker) execute(x *pg.ExecuteStmt) {
 		return
 	}
 	w.take(inner)
+	w.fill(x.GetParams())
 	w.effects(x, func(e *Effects) {
 		*e = inner.Effects
 		e.Prepare, e.Inner = "", inner

@@ -55,6 +55,7 @@ type Statement struct {
 
 	env     envKey // what of the session it was analysed under
 	looksUp bool   // it depends on Session.Prepared, Cursor or Temp
+	carried []carrier
 }
 
 // Read is one relation that a statement reads from. Behind a view stand its base

@@ -45,24 +45,31 @@ func connect(t *testing.T, who string, params ...string) *client {
 
 func dialAs(t *testing.T, who string) *client {
 	t.Helper()
-	conn, err := w.dialers[who].dial(w.db.Addr())
+	conn, err := w.dialers[who].dial("plain", w.db.Addr())
 	if err != nil {
 		t.Fatalf("connect as %s: %v", who, err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
+	w.mu.Lock()
+	w.open = append(w.open, conn)
+	w.mu.Unlock()
 	return &client{t: t, conn: conn}
 }
 
 func (c *client) send(messages ...pgproto3.FrontendMessage) {
 	c.t.Helper()
-	var b []byte
+	c.raw(encode(c.t, messages))
+}
+
+func encode(t *testing.T, messages []pgproto3.FrontendMessage) (b []byte) {
+	t.Helper()
 	for _, m := range messages {
 		var err error
 		if b, err = m.Encode(b); err != nil {
-			c.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	c.raw(b)
+	return b
 }
 
 func (c *client) raw(b []byte) {

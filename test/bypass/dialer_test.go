@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +25,9 @@ type dialer struct {
 	conn *net.UnixConn
 }
 
-func startDialer(who string) (*dialer, error) {
-	sock := filepath.Join(w.dir, who+".sock")
+// startDialer starts one; via are words in front of its command.
+func startDialer(who string, via ...string) (*dialer, error) {
+	sock := filepath.Join(w.dir, fmt.Sprintf("%s%d.sock", who, len(via)))
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
 	if err != nil {
 		return nil, err
@@ -34,7 +37,8 @@ func startDialer(who string) (*dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(w.weir, "--config", w.node.ConfigFile(), "exec", "--token-file", w.files[who], "--", exe)
+	args := append([]string{"--config", w.node.ConfigFile(), "exec", "--token-file", w.files[who], "--"}, via...)
+	cmd := exec.Command(w.weir, append(args, exe)...)
 	cmd.Env = append(os.Environ(), roleVar+"="+sock)
 	cmd.Stderr = os.Stderr
 	if err := w.node.Start(cmd); err != nil {
@@ -56,27 +60,45 @@ func (d *dialer) stop() error {
 	return d.cmd.Wait()
 }
 
-// dial is a connection that the person's process made to addr.
-func (d *dialer) dial(addr string) (net.Conn, error) {
-	if _, err := d.conn.Write([]byte(addr)); err != nil {
+// do has the helper do something and returns the descriptor that comes back.
+func (d *dialer) do(command string, give ...int) (*os.File, error) {
+	if _, _, err := d.conn.WriteMsgUnix([]byte(command), unix.UnixRights(give...), nil); err != nil {
 		return nil, err
 	}
-	buf, oob := make([]byte, 512), make([]byte, 64)
-	n, oobn, _, _, err := d.conn.ReadMsgUnix(buf, oob)
+	text, fds, err := receive(d.conn)
 	if err != nil {
 		return nil, err
 	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(messages) == 0 {
-		return nil, errors.New(string(buf[:n]))
+	if len(fds) == 0 {
+		return nil, errors.New(text)
 	}
-	fds, err := unix.ParseUnixRights(&messages[0])
+	return os.NewFile(uintptr(fds[0]), command), nil
+}
+
+// dial is a connection that the person's process made: how is a word of connect.
+func (d *dialer) dial(how, addr string) (net.Conn, error) {
+	f, err := d.do(how + " " + addr)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fds[0]), "connection")
 	defer f.Close()
 	return net.FileConn(f)
+}
+
+func receive(conn *net.UnixConn) (text string, fds []int, err error) {
+	buf, oob := make([]byte, 512), make([]byte, 64)
+	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err == nil && len(messages) > 0 {
+		fds, err = unix.ParseUnixRights(&messages[0])
+	}
+	return string(buf[:n]), fds, err
 }
 
 // helper is the other end: it runs in the person's cgroup.
@@ -86,32 +108,78 @@ func helper(sock string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	buf := make([]byte, 512)
 	for {
-		n, err := conn.Read(buf)
-		if errors.Is(err, io.EOF) || n == 0 {
+		text, fds, err := receive(conn)
+		if err != nil {
 			return 0
 		}
+		how, addr, _ := strings.Cut(text, " ")
+		fd, err := connectFD(how, addr, fds)
+		if err != nil {
+			_, _ = conn.Write([]byte(err.Error()))
+			continue
+		}
+		_, _, err = conn.WriteMsgUnix([]byte("ok"), unix.UnixRights(fd), nil)
+		_ = unix.Close(fd)
 		if err != nil {
 			return 1
-		}
-		if err := handOver(conn, string(buf[:n])); err != nil {
-			_, _ = conn.Write([]byte(err.Error()))
 		}
 	}
 }
 
-func handOver(conn *net.UnixConn, addr string) error {
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		return err
+// connectFD makes a connection in one of the ways that the kernel has.
+func connectFD(how, addr string, given []int) (int, error) {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil && how != "socket" {
+		return -1, err
 	}
-	defer c.Close()
-	f, err := c.(*net.TCPConn).File()
-	if err != nil {
-		return err
+	family, protocol := unix.AF_INET, 0
+	if to.Addr().Is6() {
+		family = unix.AF_INET6
 	}
-	defer f.Close()
-	_, _, err = conn.WriteMsgUnix([]byte("ok"), unix.UnixRights(int(f.Fd())), nil)
-	return err
+	if how == "mptcp" {
+		protocol = unix.IPPROTO_MPTCP
+	}
+	var fd int
+	if how == "given" {
+		fd = given[0]
+	} else if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol); err != nil {
+		return -1, err
+	}
+	if err := connectSocket(fd, how, to); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("%s to %s: %w", how, addr, err)
+	}
+	return fd, nil
+}
+
+func connectSocket(fd int, how string, to netip.AddrPort) error {
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: [4]byte{127, 0, 0, 1}}
+	if to.Addr().Is6() {
+		sa = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	} else if to.IsValid() {
+		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	switch how {
+	case "socket":
+		return nil
+	case "fastopen": // connects and sends in one call
+		return unix.Sendto(fd, startupPacket(), unix.MSG_FASTOPEN, sa)
+	case "fastopen-later": // connects with the first write
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1); err != nil {
+			return err
+		}
+	case "bound":
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 9}}); err != nil {
+			return err
+		}
+	case "again": // AF_UNSPEC dissolves a connection
+		if err := unix.Connect(fd, sa); err != nil {
+			return err
+		}
+		if err := dissolve(fd); err != nil {
+			return err
+		}
+	}
+	return unix.Connect(fd, sa)
 }

@@ -9,10 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +32,8 @@ type world struct {
 	node    *node.Node
 	files   map[string]string  // person -> token file
 	dialers map[string]*dialer // person -> process that connects as them
+	mu      sync.Mutex
+	open    []net.Conn // of all tests so far
 }
 
 // The one world of this test binary, set by TestMain before any test runs.
@@ -172,13 +176,13 @@ func (w *world) config() string {
 	_ = os.WriteFile(file, []byte(w.db.Password("weir_app")), 0o600) // a missing one fails the first login
 	return fmt.Sprintf(`identity:
   issuers:
-    - {issuer: %q, client_id: weir, kind: human}
+    - {issuer: %[1]q, client_id: weir, kind: human}
 backends:
   - name: shop
     protocol: postgres
-    addresses: ["127.0.0.1:%d"]
+    addresses: ["127.0.0.1:%[2]d", "[::1]:%[2]d"]
     credentials:
-      - {username: weir_app, password: %q}
+      - {username: weir_app, password: %[3]q}
 console: {listen: ""}
 `, w.idp.Issuer, w.db.Port, "file:"+file)
 }
@@ -242,4 +246,14 @@ func ask(t *testing.T, sql string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(out)
+}
+
+// closeAll ends every connection of the tests so far.
+func (w *world) closeAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.open {
+		_ = c.Close()
+	}
+	w.open = nil
 }

@@ -135,25 +135,12 @@ var selects = []string{
 	`SELECT set_config(card_number, '', false) FROM shop.payments WHERE id = 3`,
 	`SELECT set_config('datestyle', card_number, false) FROM shop.payments WHERE id = 3`,
 	`SELECT ('"' || card_number || '"')::regoper FROM shop.payments WHERE id = 3`,
-	`SELECT ` + letters + `::regoper FROM shop.payments WHERE id = 3`,
-	`SELECT (` + letters + ` || '(int4,int4)')::regoperator FROM shop.payments WHERE id = 3`,
-	`SELECT pg_get_object_address('function', ARRAY[` + letters + `], '{int4}') FROM shop.payments WHERE id = 3`,
-	`SELECT pg_get_object_address('operator', ARRAY[` + letters + `], '{int4,int4}') FROM shop.payments WHERE id = 3`,
-	`SELECT pg_get_object_address('aggregate', ARRAY[` + letters + `], '{int4}') FROM shop.payments WHERE id = 3`,
 	`SELECT pg_get_object_address('cast', ARRAY['int4'], ARRAY['xml']), ` + letters + ` FROM shop.payments WHERE id = 3`,
 	`SELECT pg_get_object_address('table', ARRAY[` + letters + `], '{}') FROM shop.payments WHERE id = 3`,
-	`SELECT pg_get_object_address('table', ARRAY[` + letters + `, 'a', 'b', 'c'], '{}') FROM shop.payments WHERE id = 3`,
-	`SELECT (` + letters + ` || '.b.c.d')::regclass FROM shop.payments WHERE id = 3`,
-	`SELECT to_regclass(` + letters + ` || '.b.c.d') FROM shop.payments WHERE id = 3`,
 	`SELECT (` + letters + ` || '.b.c')::regclass FROM shop.payments WHERE id = 3`,
-	`SELECT (` + letters + ` || '.b.c')::regproc FROM shop.payments WHERE id = 3`,
-	`SELECT (` + letters + ` || '.b.c.d')::regproc FROM shop.payments WHERE id = 3`,
-	`SELECT (` + letters + ` || '.b.c.d')::regtype FROM shop.payments WHERE id = 3`,
-	`SELECT (` + letters + ` || '.b.c.d')::regconfig FROM shop.payments WHERE id = 3`,
 	`SELECT pg_size_bytes('1 ' || ` + letters + `) FROM shop.payments WHERE id = 3`,
 	`SELECT date_trunc(` + letters + `, now()) FROM shop.payments WHERE id = 3`,
 	`SELECT extract(epoch FROM now() AT TIME ZONE ` + letters + `) FROM shop.payments WHERE id = 3`,
-	`SELECT normalize('a', NFC), is_normalized('a'), to_ascii('a', ` + letters + `) FROM shop.payments WHERE id = 3`,
 	`SELECT ts_lexize(` + letters + `, 'a') FROM shop.payments WHERE id = 3`,
 	`SELECT (` + letters + ` || ' & (')::tsquery FROM shop.payments WHERE id = 3`,
 	`SELECT plainto_tsquery(` + letters + `) FROM shop.payments WHERE id = 3`,
@@ -191,34 +178,119 @@ var selects = []string{
 	`SELECT float8 '1' / (id - 3), card_number FROM shop.payments`,
 }
 
+// TestMaskedValuesStay runs each of them in every way in which rows come.
 func TestMaskedValuesStay(t *testing.T) {
 	for _, who := range []string{"ann", "dee"} {
 		t.Run(who, func(t *testing.T) {
 			t.Parallel()
 			c := connect(t, who)
 			for _, sql := range selects {
-				for form, run := range map[string]func(){
-					"simple":   func() { c.query(sql) },
-					"text":     func() { c.extended(sql) },
-					"binary":   func() { c.extended(sql, 1) },
-					"cursor":   func() { c.query(`BEGIN; DECLARE c CURSOR FOR ` + sql + `; FETCH ALL FROM c; COMMIT`); c.query(`ROLLBACK`) },
-					"binary cursor": func() { c.query(`BEGIN`); c.query(`DECLARE c BINARY CURSOR FOR ` + sql); c.query(`FETCH ALL FROM c`); c.query(`ROLLBACK`) },
-					"prepared": func() { c.query(`PREPARE p AS ` + sql); c.query(`EXECUTE p`); c.query(`DEALLOCATE p`) },
-				} {
-					if strings.HasPrefix(sql, "EXPLAIN") && (strings.Contains(form, "cursor") || form == "prepared") {
-						continue
-					}
-					c.seen = nil
-					run()
-					if l := leaks(c.seen); l != "" {
-						t.Errorf("%s, %s: %s shows: %.300q", sql, form, l, c.seen)
-					}
-					if len(c.seen) == 0 {
-						t.Logf("%s, %s: the connection is gone", sql, form)
-						c = connect(t, who)
-					}
-				}
+				c = stays(t, c, who, sql)
 			}
 		})
+	}
+}
+
+// ways are how a query's rows come to a client.
+var ways = []struct {
+	name string
+	run  func(c *client, sql string)
+}{
+	{"simple", func(c *client, sql string) { c.query(sql) }},
+	{"text", func(c *client, sql string) { c.extended(sql) }},
+	{"binary", func(c *client, sql string) { c.extended(sql, 1) }},
+	{"cursor", func(c *client, sql string) {
+		c.query(`BEGIN; DECLARE c CURSOR FOR ` + sql + `; FETCH ALL FROM c; COMMIT`)
+		c.query(`ROLLBACK`)
+	}},
+	{"binary cursor", func(c *client, sql string) {
+		c.query(`BEGIN`)
+		c.query(`DECLARE c BINARY CURSOR FOR ` + sql)
+		c.query(`FETCH ALL FROM c`)
+		c.query(`ROLLBACK`)
+	}},
+	{"prepared", func(c *client, sql string) {
+		c.query(`PREPARE p AS ` + sql)
+		c.query(`EXECUTE p`)
+		c.query(`DEALLOCATE p`)
+	}},
+}
+
+// stays fails when a statement brings a planted value out. It returns the
+// connection to go on with: a row that is too long to be masked ends one.
+func stays(t *testing.T, c *client, who, sql string) *client {
+	t.Helper()
+	for _, way := range ways {
+		if strings.HasPrefix(sql, "EXPLAIN") && (way.name == "prepared" || strings.HasSuffix(way.name, "cursor")) {
+			continue
+		}
+		c.seen = nil
+		way.run(c, sql)
+		if l := leaks(c.seen); l != "" {
+			t.Errorf("%s, %s: %s shows: %.300q", sql, way.name, l, c.seen)
+		}
+		if len(c.seen) == 0 {
+			c = connect(t, who)
+		}
+	}
+	return c
+}
+
+// TestCopyStays: COPY TO in all of its formats, of relations and of queries.
+func TestCopyStays(t *testing.T) {
+	options := []string{"", "(FORMAT csv)", "(FORMAT csv, HEADER)", "(FORMAT binary)", "BINARY", "(FORMAT 'TEXT')",
+		"(FORMAT csv, DELIMITER '3')", "(FORMAT csv, QUOTE '3')", "(FORMAT csv, QUOTE '7', ESCAPE '8', FORCE_QUOTE *)",
+		"(FORMAT csv, NULL '378')", "(DELIMITER ' ')", "(DELIMITER '-')", "(DELIMITER '[', NULL 'masked')", "(NULL '')",
+		"(ENCODING 'latin1')", "(ENCODING 'sql_ascii')", "(FORMAT csv, FORCE_QUOTE (card_number))",
+		"WITH CSV HEADER QUOTE AS '''' ESCAPE AS '8'", "(FORMAT csv, HEADER match)", "(FORMAT text, HEADER true)"}
+	sources := []string{"shop.payments", "shop.payments (card_number)", "payments (note, card_number, id)", "shop.customers", "shop.customers (iban)",
+		"(SELECT card_number, reverse(card_number) FROM shop.payments)", "(TABLE payments)", "(SELECT p FROM payments p)",
+		"(SELECT * FROM shop.customer_payments)", "(SELECT j FROM shop.rows)", "(SELECT note FROM shop.renamed)",
+		"(WITH a AS (SELECT card_number c FROM payments) SELECT c FROM a)",
+		`(SELECT E'\\')' , ')', $$)$$, ")" FROM (SELECT card_number AS ")" FROM payments) z)`,
+		"(SELECT /* ) */ card_number -- )\n FROM payments)",
+		"(SELECT id::text FROM shop.payments WHERE 'a' = E'a'\n'\\') AND ''=''' UNION ALL SELECT card_number FROM payments)",
+		"(SELECT note FROM shop.payments WHERE U&'a)' UESCAPE '!' = 'x' OR false UNION ALL (SELECT card_number FROM payments))"}
+	c := connect(t, "tom", "search_path", "shop")
+	for _, source := range sources {
+		for _, option := range options {
+			c.seen = nil
+			all := c.query("COPY " + source + " TO STDOUT " + option)
+			if l := leaks(c.seen); l != "" {
+				t.Errorf("COPY %s %s: %s shows: %s", source, option, l, show(all))
+			}
+			if status(all) == 0 {
+				t.Errorf("COPY %s %s ended the connection: %s", source, option, show(all))
+				c = connect(t, "tom", "search_path", "shop")
+			}
+		}
+	}
+}
+
+// TestTemporaryStays: what was stored in a temporary relation is as masked as what
+// it came from.
+func TestTemporaryStays(t *testing.T) {
+	for _, make := range []string{
+		`CREATE TEMP VIEW orders AS SELECT id, card_number AS item FROM shop.payments`,
+		`CREATE TEMP TABLE orders AS SELECT id, card_number AS item FROM shop.payments`,
+		`CREATE TEMP TABLE mine (id int, item text); INSERT INTO mine SELECT id, reverse(card_number) FROM shop.payments; CREATE TEMP VIEW orders AS TABLE mine`,
+	} {
+		c := connect(t, "tom", "search_path", "shop")
+		if f := failure(c.query(make)); f != "" {
+			t.Fatalf("%s: %s", make, f)
+		}
+		for _, sql := range []string{
+			`SELECT item FROM orders`, `SELECT reverse(item) FROM orders`, `SELECT o::text FROM orders o`, `TABLE pg_temp.orders`,
+			`SELECT pg_temp.orders.item FROM pg_temp.orders`, `SELECT note FROM (SELECT item AS note FROM orders) z`,
+			`COPY (SELECT id, reverse(item) FROM orders) TO STDOUT`, `COPY orders TO STDOUT`, `COPY pg_temp.orders (item) TO STDOUT`,
+			`COPY (TABLE orders) TO STDOUT (FORMAT binary)`, `UPDATE orders SET item = item || '' RETURNING item`,
+			`SELECT item::int FROM orders`, `EXPLAIN SELECT item FROM orders`,
+		} {
+			c.seen = nil
+			c.query(sql)
+			if l := leaks(c.seen); l != "" {
+				t.Errorf("%s; %s: %s shows: %.300q", make, sql, l, c.seen)
+			}
+		}
 	}
 }

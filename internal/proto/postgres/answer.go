@@ -100,11 +100,11 @@ func (e *Engine) forwardQuery(x *entry, r *resolved) {
 	e.expect(x)
 }
 
-// dropUnnamed enters that a simple query ends the unnamed statement and portal, as
-// the server does before it parses. (Taking a name away is never refused.)
+// dropUnnamed enters that a simple query ends the unnamed statement: the server
+// drops it before it parses. (To take a name away is never refused.) The unnamed
+// portal may stay, if the query is empty or does not parse.
 func (e *Engine) dropUnnamed(x *entry) {
 	x.change, _ = e.statements.propose("", nil, e.batch)
-	x.cleared, _ = e.portals.propose("", nil, e.batch)
 }
 
 func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {

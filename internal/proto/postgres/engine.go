@@ -217,5 +217,6 @@ func (e *Engine) release(out *session.Output) error {
 // settled reports that no answer is outstanding that changes what a text means,
 // and that the client may pipeline more.
 func (e *Engine) settled() bool {
-	return e.queue.waits == 0 && e.queue.copies == 0 && e.queue.len() < maxInFlight && e.queue.bytes <= maxNamedBytes
+	return !e.statements.unsettled(e.batch) && !e.portals.unsettled(e.batch) &&
+		e.queue.waits == 0 && e.queue.copies == 0 && e.queue.len() < maxInFlight && e.queue.bytes <= maxNamedBytes
 }

@@ -330,7 +330,6 @@ func (e *Engine) readyForQuery(h *entry, frame []byte, inPlace bool, out *sessio
 			e.closeActs(h, auditlog.StatusCancelled, out)
 		}
 		e.statements.confirm("", nil, h.change)
-		e.portals.confirm("", nil, h.cleared)
 	case h.kind == expectCall:
 		if a := h.current(); a != nil {
 			if !h.answered {

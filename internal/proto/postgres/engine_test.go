@@ -196,6 +196,13 @@ var conversations = []conversation{
 		{server: "1 | 2 | E 22012 division by zero | Z I", toClient: "1 | 2 | E 22012 division by zero | Z I", toServer: "B - x | E - | S"},
 		{server: "2 | C SELECT 0 | Z I", toClient: "2 | C SELECT 0 | Z I"},
 	}, outcomes: []string{"error 22012 0", "ok  0"}},
+	{name: "a name in doubt, executed by SQL", steps: []step{
+		{client: "P y select a from t | S", toServer: "P y select a from t | S"},
+		{server: "1 | Z I", toClient: "1 | Z I"},
+		{client: "P - select 1/0 | B - - | E - | C S y | S | Q execute y", toServer: "P - select 1/0 | B - - | E - | C S y | S"},
+		{server: "1 | 2 | E 22012 division by zero | Z I", toClient: "1 | 2 | E 22012 division by zero | Z I", toServer: "Q execute y"},
+		{server: "C SELECT 0 | Z I", toClient: "C SELECT 0 | Z I"},
+	}, outcomes: []string{"error 22012 0", "ok  0"}},
 	{name: "settings, notices and notifications pass", steps: []step{
 		{server: "S TimeZone UTC | N 00000 hello | A channel payload", toClient: "S TimeZone UTC | N 00000 hello | A channel payload"},
 	}},
@@ -268,7 +275,7 @@ var conversations = []conversation{
 	{name: "errors about masked columns", masks: cards, steps: []step{
 		{client: "Q insert into shop.payments values (1)", toServer: "Q insert into shop.payments values (1)"},
 		{server: `E 23505 duplicate key violates constraint "c"~Key (card)=(4111) exists.~hint 4111~where 4111 | Z I`,
-			toClient: `E 23505 duplicate key violates constraint [masked]~[masked]~[masked]~[masked] | Z I`},
+			toClient: `E 23505 weir: the server's message is withheld because it may quote a masked value (23505 unique_violation) | Z I`},
 		{client: "Q select id from shop.orders", toServer: "Q select id from shop.orders"},
 		{server: `N 01000 value "7"~detail | C SELECT 0 | Z I`, toClient: `N 01000 value "7"~detail | C SELECT 0 | Z I`},
 	}, outcomes: []string{"error 23505 0", "ok  0"}},

@@ -118,7 +118,7 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		if in == nil {
 			return unreadable(text, "unknown prepared statement"), nil
 		}
-		st.Accesses, st.Reads, st.Names, st.Star = in.Accesses, in.Reads, in.Names, in.Star
+		st.Accesses, st.Reads, st.Names, st.Star, st.Copy = in.Accesses, in.Reads, in.Names, in.Star, in.Copy
 	case "declare":
 		inner := strings.SplitN(text, " FOR ", 2)
 		in, err := fakeStatement(inner[1], s, c)
@@ -132,7 +132,7 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		if in == nil {
 			return unreadable(text, "unknown cursor"), nil
 		}
-		st.Accesses, st.Reads, st.Names, st.Star = in.Accesses, in.Reads, in.Names, in.Star
+		st.Accesses, st.Reads, st.Names, st.Star, st.Copy = in.Accesses, in.Reads, in.Names, in.Star, in.Copy
 	case "copy":
 		fakeCopy(st, text, words, c)
 	}

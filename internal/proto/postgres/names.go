@@ -96,6 +96,19 @@ func (t *table[T]) get(name string, batch uint64) (v T, doubt bool) {
 	return t.confirmed[name], false
 }
 
+// unsettled reports whether an earlier batch still has a name in doubt that SQL can
+// use: any but the unnamed one.
+func (t *table[T]) unsettled(batch uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, c := range t.tentative {
+		if name != "" && c.batch != batch {
+			return true
+		}
+	}
+	return false
+}
+
 // propose enters a change that the server has still to confirm, and returns the
 // change's number for confirm.
 func (t *table[T]) propose(name string, v T, batch uint64) (uint64, error) {

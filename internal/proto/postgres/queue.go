@@ -35,8 +35,7 @@ type entry struct {
 
 	name      string
 	change    uint64 // number of the change to the table of statements or portals
-	cleared   uint64 // simple query: that of the unnamed portal's end
-	statement bool // Describe and Close: of a statement, not of a portal
+	statement bool   // Describe and Close: of a statement, not of a portal
 	prep      *prepared
 	portal    *portal
 	answered  bool  // Describe: t came; FunctionCall: V came
