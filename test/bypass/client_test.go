@@ -37,7 +37,7 @@ func connect(t *testing.T, who string, params ...string) *client {
 	}
 	c.send(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber, Parameters: m})
 	if all := c.until('Z'); len(all) == 0 || all[len(all)-1].kind != 'Z' {
-		t.Fatalf("no session for %s: %s\nagent: %s", who, show(all), w.node.LogTail())
+		t.Fatalf("no session for %s: %s\nagent: %s", who, show(all), w.Node.LogTail())
 	}
 	c.seen = nil
 	return c
@@ -45,7 +45,7 @@ func connect(t *testing.T, who string, params ...string) *client {
 
 func dialAs(t *testing.T, who string) *client {
 	t.Helper()
-	conn, err := w.dialers[who].dial("plain", w.db.Addr())
+	conn, err := w.dialers[who].dial("plain", w.DB.Addr())
 	if err != nil {
 		t.Fatalf("connect as %s: %v", who, err)
 	}

@@ -56,7 +56,7 @@ func TestDeniedStaysAway(t *testing.T) {
 		i := strings.Index(log, "/*denied-")
 		t.Errorf("the server saw %.200s", log[i:])
 	}
-	events, err := w.node.Events(t.Context(), "--text", "/*denied-", "--verdict", "deny")
+	events, err := w.Node.Events(t.Context(), "--text", "/*denied-", "--verdict", "deny")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestDeniedStaysAway(t *testing.T) {
 
 func serverLog(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile(w.db.LogFile)
+	b, err := os.ReadFile(w.DB.LogFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestLogsAgree(t *testing.T) {
 			server[number] = true
 		}
 	}
-	events, err := w.node.Events(t.Context(), "--text", "/*agree-")
+	events, err := w.Node.Events(t.Context(), "--text", "/*agree-")
 	if err != nil {
 		t.Fatal(err)
 	}

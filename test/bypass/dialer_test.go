@@ -27,7 +27,7 @@ type dialer struct {
 
 // startDialer starts one; via are words in front of its command.
 func startDialer(who string, via ...string) (*dialer, error) {
-	sock := filepath.Join(w.dir, fmt.Sprintf("%s%d.sock", who, len(via)))
+	sock := filepath.Join(w.Dir, fmt.Sprintf("%s%d.sock", who, len(via)))
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
 	if err != nil {
 		return nil, err
@@ -37,11 +37,11 @@ func startDialer(who string, via ...string) (*dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"--config", w.node.ConfigFile(), "exec", "--token-file", w.files[who], "--"}, via...)
-	cmd := exec.Command(w.weir, append(args, exe)...)
+	args := append([]string{"--config", w.Node.ConfigFile(), "exec", "--token-file", w.Files[who], "--"}, via...)
+	cmd := exec.Command(w.Weir, append(args, exe)...)
 	cmd.Env = append(os.Environ(), roleVar+"="+sock)
 	cmd.Stderr = os.Stderr
-	if err := w.node.Start(cmd); err != nil {
+	if err := w.Node.Start(cmd); err != nil {
 		return nil, err
 	}
 	d := &dialer{cmd: cmd}

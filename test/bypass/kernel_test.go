@@ -35,7 +35,7 @@ func dissolve(fd int) error {
 // TestEveryConnectIsTaken: whatever way the kernel has to connect, weir answers, as
 // the person whose process connected.
 func TestEveryConnectIsTaken(t *testing.T) {
-	port := w.db.Port
+	port := w.DB.Port
 	for _, c := range []struct{ how, addr string }{
 		{"plain", "127.0.0.1"}, {"plain", "0.0.0.0"}, {"plain", "[::]"}, {"plain", "[::1]"}, {"plain", "[::ffff:127.0.0.1]"}, {"plain", "[::ffff:0.0.0.0]"},
 		{"fastopen", "127.0.0.1"}, {"fastopen", "0.0.0.0"}, {"fastopen", "[::1]"}, {"fastopen-later", "127.0.0.1"},
@@ -74,7 +74,7 @@ func userOf(t *testing.T, conn net.Conn, mark string) string {
 		return "nobody: " + failure(all)
 	}
 	c.query("SELECT '" + mark + "'")
-	events, err := w.node.Events(t.Context(), "--text", mark)
+	events, err := w.Node.Events(t.Context(), "--text", mark)
 	if err != nil || len(events) == 0 {
 		t.Fatalf("no record of %s: %v", mark, err)
 	}
@@ -85,7 +85,7 @@ func userOf(t *testing.T, conn net.Conn, mark string) string {
 // TestWhoConnectsCounts: a socket belongs to whoever connected it, not to who made
 // it, and a process keeps its identity when it leaves its parent and session.
 func TestWhoConnectsCounts(t *testing.T) {
-	addr := fmt.Sprintf("127.0.0.1:%d", w.db.Port)
+	addr := fmt.Sprintf("127.0.0.1:%d", w.DB.Port)
 	made, err := w.dialers["bob"].do("socket ")
 	if err != nil {
 		t.Fatal(err)
@@ -141,11 +141,11 @@ func TestCancelIsOnesOwn(t *testing.T) {
 	}
 	ask("bob")
 	refused := func() bool {
-		events, err := w.node.Events(t.Context(), "--user", "bob@example.com", "--kind", "flow.refused")
+		events, err := w.Node.Events(t.Context(), "--user", "bob@example.com", "--kind", "flow.refused")
 		return err == nil && len(events) > 0
 	}
 	eventually(t, "bob's cancel is recorded as refused", refused)
-	if n, err := w.db.Query(t.Context(), "shop", sleeps); err != nil || strings.TrimSpace(n) != "1" {
+	if n, err := w.DB.Query(t.Context(), "shop", sleeps); err != nil || strings.TrimSpace(n) != "1" {
 		t.Errorf("bob cancelled ann's statement (%v)", err)
 	}
 	ask("ann")

@@ -18,7 +18,7 @@ import (
 
 func descriptors(t *testing.T) int {
 	t.Helper()
-	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.node.AgentPID()))
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.Node.AgentPID()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func descriptors(t *testing.T) int {
 // resident is the agent's memory, MiB.
 func resident(t *testing.T) int {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.node.AgentPID()))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.Node.AgentPID()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestAgentIsBounded(t *testing.T) {
 
 // TestAgentSocket: what a process without an identity gets from the agent's socket.
 func TestAgentSocket(t *testing.T) {
-	sock := filepath.Join(w.dir, "node", "run", "agent.sock")
+	sock := filepath.Join(w.Dir, "node", "run", "agent.sock")
 	long := strings.Repeat("a", 3<<20)
 	for _, c := range []struct {
 		name, request string

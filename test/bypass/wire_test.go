@@ -98,23 +98,6 @@ func TestStaysInStep(t *testing.T) {
 	}
 }
 
-// TestSkippedDescribe: a Describe that the server skips leaves its portal usable.
-func TestSkippedDescribe(t *testing.T) {
-	c := connect(t, "ann")
-	c.send(all(query("BEGIN"), parse("s", masking), bind("p", "s"), end, query("SAVEPOINT a"), run("SELECT 1/(SELECT 0 FROM pg_sleep(0.3))"), describe('P', "p"), end,
-		query("ROLLBACK TO a"), execute("p", 2), end, query("COMMIT"))...)
-	var got []message
-	for range 7 {
-		got = append(got, c.until('Z')...)
-	}
-	if f := failure(got[len(got)-1:]); f != "" || kinds(got) != "CZ12ZCZ12EZCZDDsZCZ" {
-		t.Errorf("%s:\n%s", kinds(got), show(got))
-	}
-	if l := leaks(c.seen); l != "" {
-		t.Error(l)
-	}
-}
-
 func frame(kind byte, body string) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body)+4))
 	return append(b, body...)

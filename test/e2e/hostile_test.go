@@ -30,7 +30,7 @@ try:
     sys.stdout.write(repr(got))
 except ConnectionError as e:
     sys.stdout.write("closed")
-`, fmt.Sprint(w.db.Port), base64.StdEncoding.EncodeToString(payload), fmt.Sprint(piece))
+`, fmt.Sprint(w.DB.Port), base64.StdEncoding.EncodeToString(payload), fmt.Sprint(piece))
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -63,7 +63,7 @@ func TestHostileBytes(t *testing.T) {
 		"password after login":     append(startup(), 'p', 0, 0, 0, 5, 0),
 		"second startup":           append(startup(), startup()...),
 	}
-	before := statusKiB(t, w.node.AgentPID(), "VmRSS")
+	before := statusKiB(t, w.Node.AgentPID(), "VmRSS")
 	for name, payload := range cases {
 		t.Run(name, func(t *testing.T) {
 			from := since()
@@ -89,7 +89,7 @@ func TestHostileBytes(t *testing.T) {
 			}
 		})
 	}
-	if after := statusKiB(t, w.node.AgentPID(), "VmRSS"); after > before+32<<10 {
+	if after := statusKiB(t, w.Node.AgentPID(), "VmRSS"); after > before+32<<10 {
 		t.Errorf("memory rose from %d to %d KiB", before, after)
 	}
 	if got := raw(t, "ann", startup(), 1); !strings.Contains(got, "server_version") {
@@ -109,7 +109,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RL
 held = [socket.create_connection(("127.0.0.1", int(sys.argv[1])), 30) for _ in range(1000)]
 print("held", flush=True)
 sys.stdin.read()
-`, fmt.Sprint(w.db.Port))
+`, fmt.Sprint(w.DB.Port))
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ sys.stdin.read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.node.Start(cmd); err != nil {
+	if err := w.Node.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { stdin.Close(); _ = cmd.Wait() }()

@@ -22,19 +22,19 @@ func TestDeviceLogin(t *testing.T) {
 	// The login of this test: a user of its own in a cgroup of its own.
 	shell := func(script string) (string, error) {
 		cmd := command(ctx, "", "setpriv", "--reuid", "65534", "--clear-groups", "bash", "-c", script)
-		cmd.Env = append(cmd.Environ(), "WEIR_CONFIG="+w.node.ConfigFile(), "PATH="+w.dir+":"+os.Getenv("PATH"), "LC_ALL=C")
-		return w.node.Run(cmd)
+		cmd.Env = append(cmd.Environ(), "WEIR_CONFIG="+w.Node.ConfigFile(), "PATH="+w.Dir+":"+os.Getenv("PATH"), "LC_ALL=C")
+		return w.Node.Run(cmd)
 	}
-	sql := fmt.Sprintf("psql -X -h 127.0.0.1 -p %d -d shop -Atc", w.db.Port)
+	sql := fmt.Sprintf("psql -X -h 127.0.0.1 -p %d -d shop -Atc", w.DB.Port)
 	if out, err := shell(sql + " 'SELECT 1'"); err == nil || !strings.Contains(out, "weir login") {
 		t.Fatalf("before: %v: %s", err, out)
 	}
-	login := command(ctx, "", "setpriv", "--reuid", "65534", "--clear-groups", w.weir, "--config", w.node.ConfigFile(), "login", "--device", "--issuer", w.idp.Issuer)
+	login := command(ctx, "", "setpriv", "--reuid", "65534", "--clear-groups", w.Weir, "--config", w.Node.ConfigFile(), "login", "--device", "--issuer", w.IDP.Issuer)
 	stderr, err := login.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.node.Start(login); err != nil {
+	if err := w.Node.Start(login); err != nil {
 		t.Fatal(err)
 	}
 	url := ""
@@ -87,17 +87,17 @@ func TestDeviceLogin(t *testing.T) {
 // TestExpiry: the next action after the token's expiry is refused with words, and
 // the flow is closed.
 func TestExpiry(t *testing.T) {
-	token, err := w.brief.Token(t.Context(), "ann", "ann@example.com", []string{"developer"})
+	token, err := brief.Token(t.Context(), "ann", "ann@example.com", []string{"developer"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(w.dir, "brief.jwt")
+	file := filepath.Join(w.Dir, "brief.jwt")
 	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := w.node.As(t.Context(), file, "psql", "-X", "-At", "-h", "127.0.0.1", "-p", fmt.Sprint(w.db.Port), "-d", "shop",
+	cmd := w.Node.As(t.Context(), file, "psql", "-X", "-At", "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "-d", "shop",
 		"-c", "SELECT 'early'", "-c", fmt.Sprintf(`\! sleep %d`, int(briefLife.Seconds())+1), "-c", "SELECT 'late'")
-	out, err := w.node.Run(cmd)
+	out, err := w.Node.Run(cmd)
 	if err == nil {
 		t.Fatalf("psql: %s", out)
 	}
@@ -105,7 +105,7 @@ func TestExpiry(t *testing.T) {
 	if strings.Contains(out, "late") {
 		t.Error("a statement ran under an expired token")
 	}
-	if out, err := w.node.Run(w.node.As(t.Context(), file, "true")); err == nil || !strings.Contains(out, "expired") {
+	if out, err := w.Node.Run(w.Node.As(t.Context(), file, "true")); err == nil || !strings.Contains(out, "expired") {
 		t.Errorf("an expired token was bound: %v: %s", err, out)
 	}
 }
@@ -113,7 +113,7 @@ func TestExpiry(t *testing.T) {
 // TestExecBindsNobodyElse: the identity ends with the command, and a neighbour
 // in the same cgroup never has it.
 func TestExecBindsNobodyElse(t *testing.T) {
-	out, err := run(t, "ann", "bash", "-c", `weir=$1; shift; "$weir" whoami; (exec "$@"); exit 7`, "x", w.weir, "psql", "-X", "-h", "127.0.0.1", "-p", fmt.Sprint(w.db.Port), "-d", "shop", "-Atc", "SELECT 'child'")
+	out, err := run(t, "ann", "bash", "-c", `weir=$1; shift; "$weir" whoami; (exec "$@"); exit 7`, "x", w.Weir, "psql", "-X", "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "-d", "shop", "-Atc", "SELECT 'child'")
 	if err == nil || !strings.Contains(err.Error(), "exit status 7") {
 		t.Errorf("exit status: %v", err)
 	}
@@ -122,7 +122,7 @@ func TestExecBindsNobodyElse(t *testing.T) {
 		t.Errorf("a neighbour passed: %s", out)
 	}
 	eventually(t, "the cgroup of the command is gone", func() bool {
-		entries, err := os.ReadDir(w.node.Clients)
+		entries, err := os.ReadDir(w.Node.Clients)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +136,7 @@ func TestExecBindsNobodyElse(t *testing.T) {
 }
 
 func TestBadTokens(t *testing.T) {
-	file := filepath.Join(w.dir, "bad.jwt")
+	file := filepath.Join(w.Dir, "bad.jwt")
 	for name, token := range map[string]string{
 		"garbage":  "not a token",
 		"alg none": "eyJhbGciOiJub25lIn0.eyJpc3MiOiJ4In0.",
@@ -144,7 +144,7 @@ func TestBadTokens(t *testing.T) {
 		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := w.node.Run(w.node.As(t.Context(), file, "true"))
+		out, err := w.Node.Run(w.Node.As(t.Context(), file, "true"))
 		if err == nil || strings.Contains(out, token) {
 			t.Errorf("%s: %v: %s", name, err, out)
 		}
@@ -156,15 +156,15 @@ func TestBadTokens(t *testing.T) {
 func TestPolicyReload(t *testing.T) {
 	t.Cleanup(func() {
 		from := since()
-		if err := w.node.SetPolicy(policyText); err != nil {
+		if err := w.Node.SetPolicy(policyText); err != nil {
 			t.Error(err)
 		}
 		eventually(t, "the policy is loaded again", func() bool {
-			all, err := w.node.Events(context.Background(), "--from", from, "--kind", "policy.load") // the test's own context has ended
+			all, err := w.Node.Events(context.Background(), "--from", from, "--kind", "policy.load") // the test's own context has ended
 			return err == nil && len(all) > 0
 		})
 	})
-	cmd := command(t.Context(), "ann", "psql", "-X", "-At", "-h", "127.0.0.1", "-p", fmt.Sprint(w.db.Port), "-d", "shop")
+	cmd := command(t.Context(), "ann", "psql", "-X", "-At", "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "-d", "shop")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +174,7 @@ func TestPolicyReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Stderr = cmd.Stdout
-	if err := w.node.Start(cmd); err != nil {
+	if err := w.Node.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { stdin.Close(); _ = cmd.Wait() }()
@@ -190,7 +190,7 @@ func TestPolicyReload(t *testing.T) {
 		t.Fatalf("before: %q", got)
 	}
 	from := since()
-	if err := w.node.SetPolicy("policies: [{name: broken, rulez: []}]\n"); err != nil {
+	if err := w.Node.SetPolicy("policies: [{name: broken, rulez: []}]\n"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the broken file is noticed", func() bool {
@@ -205,7 +205,7 @@ func TestPolicyReload(t *testing.T) {
 		t.Errorf("with a broken file: %q", got)
 	}
 	from = since()
-	if err := w.node.SetPolicy(strings.Replace(policyText, "      - name: no drops\n", "      - {name: no orders, groups: [developer], actions: [select], resources: [shop.orders], effect: deny}\n      - name: no drops\n", 1)); err != nil {
+	if err := w.Node.SetPolicy(strings.Replace(policyText, "      - name: no drops\n", "      - {name: no orders, groups: [developer], actions: [select], resources: [shop.orders], effect: deny}\n      - name: no drops\n", 1)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the new policy is loaded", func() bool { return len(events(t, "--from", from, "--kind", "policy.load")) > 0 })

@@ -23,7 +23,7 @@ const (
 
 func namespaces(t *testing.T) int {
 	t.Helper()
-	out, err := w.node.Weir(t.Context(), "status", "-o", "json").Output()
+	out, err := w.Node.Weir(t.Context(), "status", "-o", "json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestSecondNamespace(t *testing.T) {
 
 	before := namespaces(t)
 	sleeper := exec.Command("sleep", "infinity")
-	if err := testkit.StartIn(w.node.Clients, ns, sleeper); err != nil {
+	if err := testkit.StartIn(w.Node.Clients, ns, sleeper); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() })
@@ -64,7 +64,7 @@ func TestSecondNamespace(t *testing.T) {
 		var out strings.Builder
 		cmd := command(t.Context(), who, "psql", append([]string{"-X", "-At", "-h", netnsAddr, "-p", fmt.Sprint(netnsPort), "-d", "shop"}, args...)...)
 		cmd.Stdout, cmd.Stderr = &out, &out
-		err := testkit.RunIn(w.node.Clients, ns, cmd)
+		err := testkit.RunIn(w.Node.Clients, ns, cmd)
 		return out.String(), err
 	}
 	out, err := in("ann", "-c", "SELECT count(*) FROM shop.orders", "-c", "SELECT inet_client_addr()", "-c", `\conninfo`)
@@ -79,12 +79,12 @@ func TestSecondNamespace(t *testing.T) {
 		t.Errorf("DROP: %v: %s", err, out)
 	}
 	// While the agent is dead nothing goes past it here either.
-	w.node.Kill()
+	w.Node.Kill()
 	out, err = in("", "-c", "SELECT 1")
 	if err == nil || !strings.Contains(out, "Connection refused") {
 		t.Errorf("agent dead: %v: %s", err, out)
 	}
-	if err := w.node.StartAgent(t.Context()); err != nil {
+	if err := w.Node.StartAgent(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := in("ann", "-c", "SELECT 1"); err != nil {

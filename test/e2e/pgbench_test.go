@@ -21,7 +21,7 @@ func benchSeconds() string {
 
 func pgbench(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	return run(t, "bench", "pgbench", append(args, "-h", "127.0.0.1", "-p", fmt.Sprint(w.db.Port), "shop")...)
+	return run(t, "bench", "pgbench", append(args, "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "shop")...)
 }
 
 var initBench = func(t *testing.T) {
@@ -61,9 +61,9 @@ func TestPgbenchReconciles(t *testing.T) {
 				return len(events(t, "--from", from, "--kind", "action", "--limit", "500")) == 500
 			})
 			time.Sleep(300 * time.Millisecond) // somewhere in the middle of things
-			w.node.Kill()
+			w.Node.Kill()
 			<-done
-			if err := w.node.StartAgent(t.Context()); err != nil {
+			if err := w.Node.StartAgent(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -73,7 +73,7 @@ func TestPgbenchReconciles(t *testing.T) {
 
 func logSize(t *testing.T) int64 {
 	t.Helper()
-	info, err := os.Stat(w.db.LogFile)
+	info, err := os.Stat(w.DB.LogFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ var logLine = regexp.MustCompile(`^\[(\d+)\|weir:([0-9A-Z]{26})[^|]*\|[^\]]*\] L
 func reconcile(t *testing.T, from string, mark int64, lost int) {
 	t.Helper()
 	server := map[string][]string{}
-	f, err := os.Open(w.db.LogFile)
+	f, err := os.Open(w.DB.LogFile)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,9 +18,9 @@ func TestPsqlEveryday(t *testing.T) {
 	}
 	holds(t, mustPsql(t, "ann", "-c", `\d`, "-c", `\d shop.orders`, "-c", `\dt shop.*`, "-c", `\df shop.*`, "-c", `\dn+`, "-c", `\l`, "-c", `\du`),
 		"placed_at", "timestamp with time zone", "orders_pkey", "customer_total")
-	holds(t, mustPsql(t, "ann", "-c", `\conninfo`), `on host "127.0.0.1"`, fmt.Sprintf(`at port "%d"`, w.db.Port))
+	holds(t, mustPsql(t, "ann", "-c", `\conninfo`), `on host "127.0.0.1"`, fmt.Sprintf(`at port "%d"`, w.DB.Port))
 
-	file := filepath.Join(w.dir, "out", "orders.csv")
+	file := filepath.Join(w.Dir, "out", "orders.csv")
 	out := mustPsql(t, "ann", "-c", `\copy (SELECT id, item FROM shop.orders ORDER BY id) TO '`+file+`' CSV`)
 	holds(t, out, "COPY 100")
 	if b, err := os.ReadFile(file); err != nil || len(lines(string(b))) != 100 || !strings.HasPrefix(string(b), "1,kettle\n") {
@@ -84,9 +84,9 @@ func TestDenials(t *testing.T) {
 
 	// The session goes on; in a transaction everything up to ROLLBACK fails.
 	script := "SELECT 'before';\nDELETE FROM shop.orders;\nSELECT 'after';\nBEGIN;\nSELECT 'in';\nDELETE FROM shop.orders;\nSELECT 'not reached';\nROLLBACK;\nSELECT 'end';\n"
-	cmd := command(t.Context(), "ann", "psql", "-X", "-At", "-v", "VERBOSITY=verbose", "-h", "127.0.0.1", "-p", fmt.Sprint(w.db.Port), "-d", "shop")
+	cmd := command(t.Context(), "ann", "psql", "-X", "-At", "-v", "VERBOSITY=verbose", "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "-d", "shop")
 	cmd.Stdin = strings.NewReader(script)
-	out, err = w.node.Run(cmd)
+	out, err = w.Node.Run(cmd)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -116,13 +116,13 @@ func TestDenials(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	cmd := command(t.Context(), "ann", "psql", "-X", "-h", "127.0.0.1", "-p", fmt.Sprint(w.db.Port), "-d", "shop", "-c", "SELECT pg_sleep(3600) /* cancel me */")
+	cmd := command(t.Context(), "ann", "psql", "-X", "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "-d", "shop", "-c", "SELECT pg_sleep(3600) /* cancel me */")
 	out, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = in, in
-	if err := w.node.Start(cmd); err != nil {
+	if err := w.Node.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	in.Close()
@@ -140,15 +140,15 @@ func TestCancel(t *testing.T) {
 // TestBigResult: 1 GiB goes through with little memory. The peak is measured by
 // the kernel, from a reset just before.
 func TestBigResult(t *testing.T) {
-	pid := w.node.AgentPID()
+	pid := w.Node.AgentPID()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(t.Context(), "ann", "psql", "-X", "-q", "-h", "127.0.0.1", "-p", fmt.Sprint(w.db.Port), "-d", "shop",
+	cmd := command(t.Context(), "ann", "psql", "-X", "-q", "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "-d", "shop",
 		"-c", "COPY (SELECT repeat('x', 1023) FROM generate_series(1, 1048576)) TO STDOUT")
 	counter := &countingWriter{}
 	cmd.Stdout, cmd.Stderr = counter, os.Stderr
-	if err := w.node.Start(cmd); err != nil {
+	if err := w.Node.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
@@ -164,7 +164,7 @@ c = psycopg2.connect(host="127.0.0.1", port=sys.argv[1], dbname="shop", user="an
 k = c.cursor("k"); k.itersize = 2000
 k.execute("SELECT repeat('y', 1000) FROM generate_series(1, 200000)")
 print(sum(len(r[0]) for r in k))
-`, fmt.Sprint(w.db.Port))
+`, fmt.Sprint(w.DB.Port))
 	if err != nil || strings.TrimSpace(out) != "200000000" {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -203,11 +203,11 @@ func statusKiB(t *testing.T, pid int, name string) int {
 }
 
 func TestUnchangedClients(t *testing.T) {
-	jdbc := filepath.Join(w.dir, "out", "jdbc")
+	jdbc := filepath.Join(w.Dir, "out", "jdbc")
 	if out, err := exec.Command("javac", "-d", jdbc, "../clients/JdbcClient.java").CombinedOutput(); err != nil {
 		t.Fatalf("javac: %v: %s", err, out)
 	}
-	port := fmt.Sprint(w.db.Port)
+	port := fmt.Sprint(w.DB.Port)
 	java := []string{"java", "-XX:+UseSerialGC", "-cp", jdbc + ":/usr/share/java/postgresql.jar"}
 	clients := map[string][]string{
 		"psycopg 2":            {"/usr/bin/python3", "../clients/psycopg2_client.py", "127.0.0.1", port, "shop"},
@@ -232,21 +232,21 @@ func TestUnchangedClients(t *testing.T) {
 
 func TestSSLModes(t *testing.T) {
 	for _, mode := range []string{"disable", "allow", "prefer", "require"} {
-		out, err := run(t, "ann", "psql", "-X", "-Atc", "SELECT 1", fmt.Sprintf("host=localhost port=%d dbname=shop sslmode=%s", w.db.Port, mode))
+		out, err := run(t, "ann", "psql", "-X", "-Atc", "SELECT 1", fmt.Sprintf("host=localhost port=%d dbname=shop sslmode=%s", w.DB.Port, mode))
 		if err != nil || out != "1\n" {
 			t.Errorf("sslmode=%s: %v: %s", mode, err, out)
 		}
 	}
-	bundle, err := w.node.Weir(t.Context(), "trust", "bundle").Output()
+	bundle, err := w.Node.Weir(t.Context(), "trust", "bundle").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := filepath.Join(w.dir, "out", "ca.pem")
+	ca := filepath.Join(w.Dir, "out", "ca.pem")
 	if err := os.WriteFile(ca, bundle, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, host := range []string{"localhost", "127.0.0.1"} {
-		out, err := run(t, "ann", "psql", "-X", "-Atc", "SELECT 1", fmt.Sprintf("host=%s port=%d dbname=shop sslmode=verify-full sslrootcert=%s", host, w.db.Port, ca))
+		out, err := run(t, "ann", "psql", "-X", "-Atc", "SELECT 1", fmt.Sprintf("host=%s port=%d dbname=shop sslmode=verify-full sslrootcert=%s", host, w.DB.Port, ca))
 		if err != nil || out != "1\n" {
 			t.Errorf("verify-full with weir's bundle on %s: %v: %s", host, err, out)
 		}
