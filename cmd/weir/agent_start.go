@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirproxy/weir/internal/accept"
 	"github.com/weirproxy/weir/internal/audit"
 	"github.com/weirproxy/weir/internal/ca"
@@ -413,7 +415,7 @@ func (a *agent) startAccept(context.Context) error {
 		backends = append(backends, accept.Backend{Name: b.Name, Protocol: b.Protocol})
 	}
 	acceptor, err := accept.New(accept.Config{Node: a.cfg.Node, Backends: backends, Next: a.next, CgroupPath: a.redirect.CgroupPath,
-		OnRefused: a.onRefused, Log: a.log})
+		MaxFlows: maxFlows(), OnRefused: a.onRefused, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -430,6 +432,24 @@ func (a *agent) startAccept(context.Context) error {
 		return acceptor.Serve(ctx, func(c *accept.Conn) { a.sessions.Serve(flows, c) })
 	})
 	return nil
+}
+
+// Descriptors: two sockets a flow; the rest is for namespaces, maps, the log and
+// the control socket.
+const (
+	descriptorsPerFlow = 2
+	otherDescriptors   = 2048
+)
+
+// maxFlows is how many flows the limit of open files (RLIMIT_NOFILE; Go raises it
+// to the hard limit) has room for.
+func maxFlows() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return accept.DefaultMaxFlows
+	}
+	room := (int64(min(limit.Cur, 1<<30)) - otherDescriptors) / descriptorsPerFlow
+	return int(min(max(room, 1), accept.DefaultMaxFlows))
 }
 
 func (a *agent) next(ctx context.Context) (*net.TCPConn, accept.Origin, error) {
