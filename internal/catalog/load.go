@@ -24,6 +24,8 @@ const probeSQL = `SELECT pg_catalog.concat_ws(',',
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(a.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_attribute AS a
 		JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) a.attrelid WHERE c.relpersistence OPERATOR(pg_catalog.<>) 't'),
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_proc),
+	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_operator
+		WHERE oid OPERATOR(pg_catalog.>=) ` + firstUser + `),
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(r.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_rewrite AS r
 		JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) r.ev_class WHERE c.relpersistence OPERATOR(pg_catalog.<>) 't'),
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(i.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_inherits AS i
@@ -100,6 +102,24 @@ const (
 		JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
 		WHERE ` + lasting
 
+	// operatorsSQL says of each operator whether it is harmless: see
+	// sqlmeta.Operator.
+	operatorsSQL = `SELECT n.nspname, o.oprname, f.nspname, p.proname, p.oid,
+		l.lanname OPERATOR(pg_catalog.=) ANY ('{c,internal}') AND (p.oid OPERATOR(pg_catalog.<) ` + firstUser + ` OR (
+			EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) p.proowner AND r.rolsuper)
+			AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid OPERATOR(pg_catalog.=) 1255
+				AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')))
+		AND (p.provolatile OPERATOR(pg_catalog.=) 'i' OR (p.provolatile OPERATOR(pg_catalog.=) 's' AND p.oid OPERATOR(pg_catalog.>=) ` + firstUser + `
+			AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid OPERATOR(pg_catalog.=) 2617
+				AND d.objid OPERATOR(pg_catalog.=) o.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')))
+		FROM pg_catalog.pg_operator AS o
+		JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
+		JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid
+		JOIN pg_catalog.pg_namespace AS f ON f.oid OPERATOR(pg_catalog.=) p.pronamespace
+		JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
+		WHERE o.oid OPERATOR(pg_catalog.>=) ` + firstUser + ` AND ` + lasting + `
+		ORDER BY o.oid USING OPERATOR(pg_catalog.<)`
+
 	// Types that came with the server are known by their OID (package mask). A type
 	// is text on the wire when the server's own functions for text write both forms.
 	typesSQL = `SELECT t.oid, t.typtype, t.typelem,
@@ -129,6 +149,7 @@ func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.
 	l.loadViews()
 	l.loadInheritance()
 	functions := l.loadFunctions()
+	operators := l.loadOperators()
 	types := l.loadTypes()
 	if l.err != nil {
 		return nil, fmt.Errorf("read the system catalogue: %w", l.err)
@@ -138,7 +159,7 @@ func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.
 		relations = append(relations, r)
 	}
 	slices.SortFunc(relations, func(a, b *sqlmeta.Relation) int { return compare(a.OID, b.OID) })
-	return sqlmeta.NewCatalog(version, schemas, relations, functions).WithTypes(types), nil
+	return sqlmeta.NewCatalog(version, schemas, relations, functions).WithOperators(operators).WithTypes(types), nil
 }
 
 func compare(a, b uint32) int {
@@ -306,6 +327,15 @@ func (l *loader) loadFunctions() []sqlmeta.Function {
 			Volatility: first(row[4]), SecurityDefiner: first(row[5]) == 't'}
 		f.BuiltIn = f.OID < firstNormalObject
 		all = append(all, f)
+	})
+	return all
+}
+
+func (l *loader) loadOperators() []sqlmeta.Operator {
+	var all []sqlmeta.Operator
+	l.each(operatorsSQL, 6, func(row [][]byte) {
+		all = append(all, sqlmeta.Operator{Schema: l.name(row[0]), Name: l.name(row[1]), FunctionSchema: l.name(row[2]), Function: l.name(row[3]),
+			BuiltIn: l.oid(row[4]) < firstNormalObject, Harmless: first(row[5]) == 't'})
 	})
 	return all
 }

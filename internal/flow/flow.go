@@ -153,6 +153,10 @@ type Action struct {
 	// Problem says why an action is unreadable ("" otherwise). Its accesses are
 	// then {Unknown, ""}.
 	Problem string
+	// Forbidden says why an obligation of the policy (a mask) does not let the action
+	// pass whatever its rules say, in words for the user and the record; "" when there
+	// is none. An engine finds out, the gate denies.
+	Forbidden string
 }
 
 // MaxRecordedText bounds the statement text in a record; Digest and Bytes cover

@@ -190,7 +190,7 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 		verdicts[i] = pol.Decide(g.input(a))
 	}
 	if d.Refusal == nil {
-		d.Refusal = g.firstRefusal(verdicts)
+		d.Refusal = g.firstRefusal(actions, verdicts)
 	}
 	if d.Refusal != nil && g.server.Observe && !d.Refusal.Fatal {
 		d.allowed = true
@@ -218,6 +218,14 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 	}
 	g.entry.actions.Add(int64(len(actions)))
 	return d
+}
+
+// Masks are those that apply to the principal now, and the revision that they are
+// of, for engines that have to know before they ask. What counts are the masks of
+// the Decision.
+func (g *Gate) Masks() ([]*policy.Mask, string) {
+	pol := g.server.Policy()
+	return g.masks(pol), pol.Revision()
 }
 
 func (g *Gate) masks(pol Policy) []*policy.Mask {
@@ -252,13 +260,20 @@ func (g *Gate) recordIntents(ctx context.Context, d *Decision, verdicts []policy
 	return g.server.Record.Append(ctx, !d.allowed, events...)
 }
 
-func (g *Gate) firstRefusal(verdicts []policy.Decision) *Refusal {
-	for _, v := range verdicts {
-		if r := g.refusalOf(v); r != nil {
-			return r
+// firstRefusal is that of the first action that may not run. What is forbidden is
+// denied even if a rule allows it.
+func (g *Gate) firstRefusal(actions []*flow.Action, verdicts []policy.Decision) (first *Refusal) {
+	for i, v := range verdicts {
+		r := g.refusalOf(v)
+		if why := actions[i].Forbidden; why != "" && v.Verdict != flow.Deny {
+			verdicts[i] = policy.Decision{Verdict: flow.Deny, Reason: why}
+			r = &Refusal{Reason: flow.ReasonDenied, Message: "weir: " + why}
+		}
+		if first == nil {
+			first = r
 		}
 	}
-	return nil
+	return first
 }
 
 func (g *Gate) refusalOf(d policy.Decision) *Refusal {

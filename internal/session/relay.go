@@ -32,11 +32,6 @@ func Relay(ctx context.Context, g *Gate, e Engine, client, server net.Conn) erro
 
 	cutDone := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { defer close(cutDone); r.cut(context.Cause(ctx)) })
-	defer func() {
-		if !stop() {
-			<-cutDone // the client is still open: its last words are being written
-		}
-	}()
 
 	fromClient := make(chan error, 1)
 	go func() {
@@ -54,12 +49,22 @@ func Relay(ctx context.Context, g *Gate, e Engine, client, server net.Conn) erro
 	server.Close()
 	_ = client.SetReadDeadline(time.Unix(1, 0)) // nothing more can be answered
 	clientErr := <-fromClient
+	// The client is still open: the last words of a cut are said before this returns,
+	// also when its reader was stopped first.
+	if !stop() {
+		<-cutDone
+	} else if ctx.Err() != nil {
+		r.cut(context.Cause(ctx))
+	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e.End(&r.last)
+	endErr := r.endStep()
 	if err := g.Complete(r.last.Outcomes); err != nil {
 		return err
+	}
+	if endErr != nil {
+		return endErr
 	}
 	return firstEnd(r.clientDone, clientErr, serverErr)
 }
@@ -89,6 +94,7 @@ type relay struct {
 	// and a slow reader on one side does not hold up the other.
 	mu         sync.Mutex
 	engine     Engine
+	over       bool // its last words are said: it is not asked any more
 	clientDone bool
 	last       Output
 	toClient   sync.Mutex
@@ -100,7 +106,7 @@ type relay struct {
 func (r *relay) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.engine.Idle()
+	return r.over || r.engine.Idle()
 }
 
 // pumpClient moves the client's bytes until it has no more; nil at its end. After
@@ -143,8 +149,7 @@ func (r *relay) setClientDone() {
 func (r *relay) fromClient(ctx context.Context, b []byte, out *Output) error {
 	for len(b) > 0 {
 		r.mu.Lock()
-		n, err := r.engine.Client(b, out)
-		q := r.engine.Pending()
+		n, q, err := r.clientStep(b, out)
 		if e := r.flush(out, err); e != nil {
 			return e
 		}
@@ -170,15 +175,83 @@ func (r *relay) question(ctx context.Context, q *Question, out *Output) (*Questi
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if r.over {
+			return nil, os.ErrDeadlineExceeded
+		}
 		return r.engine.Pending(), nil
 	}
 	a := &Answered{}
-	a.Actions, a.Extra = q.Resolve(ctx)
+	if err := r.resolve(ctx, q, a); err != nil {
+		return nil, err
+	}
 	a.Decision = r.gate.Decide(ctx, q.Mode, a.Actions)
 	r.mu.Lock()
-	err := r.engine.Answer(a, out)
-	q = r.engine.Pending()
+	q, err := r.answerStep(a, out)
 	return q, r.flush(out, err)
+}
+
+// The steps call the engine, with mu held (resolve without). After its last words
+// the engine is not asked any more: what it held for open actions is gone. A panic
+// in an engine ends its flow, not the agent.
+
+func (r *relay) clientStep(b []byte, out *Output) (n int, q *Question, err error) {
+	if r.over {
+		return 0, nil, os.ErrDeadlineExceeded
+	}
+	defer r.guard(out, &err)
+	n, err = r.engine.Client(b, out)
+	return n, r.engine.Pending(), err
+}
+
+func (r *relay) serverStep(b []byte, out *Output) (err error) {
+	if r.over {
+		return os.ErrDeadlineExceeded
+	}
+	defer r.guard(out, &err)
+	return r.engine.Server(b, out)
+}
+
+func (r *relay) answerStep(a *Answered, out *Output) (q *Question, err error) {
+	if r.over {
+		return nil, os.ErrDeadlineExceeded
+	}
+	defer r.guard(out, &err)
+	err = r.engine.Answer(a, out)
+	return r.engine.Pending(), err
+}
+
+func (r *relay) resolve(ctx context.Context, q *Question, a *Answered) (err error) {
+	defer r.gate.server.recovered(r.gate.flow.ID, &err)
+	a.Actions, a.Extra = q.Resolve(ctx)
+	return nil
+}
+
+func (r *relay) goodbyeStep(cause error, out *Output) (err error) {
+	if r.over {
+		return nil
+	}
+	defer r.guard(out, &err)
+	r.engine.Goodbye(refusalFor(cause), out)
+	r.over = true
+	return nil
+}
+
+func (r *relay) endStep() (err error) {
+	defer r.guard(&r.last, &err)
+	r.over = true
+	r.engine.End(&r.last)
+	return nil
+}
+
+// guard is deferred around a step. What a step that failed wanted to write is
+// not written.
+func (r *relay) guard(out *Output, err *error) {
+	if p := recover(); p != nil {
+		r.over = true
+		out.ToClient.reset()
+		out.ToServer.reset()
+		r.gate.server.panicked(r.gate.flow.ID, p, err)
+	}
 }
 
 func (r *relay) pumpServer() error {
@@ -188,7 +261,7 @@ func (r *relay) pumpServer() error {
 		n, err := r.server.Read(buf)
 		if n > 0 {
 			r.mu.Lock()
-			e := r.engine.Server(buf[:n], &out)
+			e := r.serverStep(buf[:n], &out)
 			if e := r.flush(&out, e); e != nil {
 				return e
 			}
@@ -237,7 +310,7 @@ func (r *relay) cut(cause error) {
 	_ = r.server.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 	r.mu.Lock()
 	var out Output
-	r.engine.Goodbye(refusalFor(cause), &out)
+	_ = r.goodbyeStep(cause, &out) // logged; the flow ends anyway
 	_ = r.flush(&out, nil)
 	r.server.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/weirproxy/weir/internal/flow"
@@ -101,7 +102,7 @@ func (s *Server) Serve(ctx context.Context, c Conn) {
 	var err error
 	if h := s.Handlers[f.Protocol]; h != nil {
 		stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
-		err = h.Serve(ctx, c, g)
+		err = s.handle(ctx, h, c, g)
 		stop()
 	} else {
 		err = &End{Reason: flow.ReasonInternal, Err: fmt.Errorf("this version of weir has no engine for protocol %q", f.Protocol)}
@@ -111,6 +112,26 @@ func (s *Server) Serve(ctx context.Context, c Conn) {
 		s.Log.Error("the end of a flow could not be recorded", "flow", f.ID, "error", recErr)
 	}
 	s.Log.Info("flow", "flow", f.ID, "backend", f.Backend, "reason", reason, "pid", f.Process.PID, "error", errText(err))
+}
+
+// handle is the handler's Serve, whose panic ends this flow only.
+func (s *Server) handle(ctx context.Context, h Handler, c net.Conn, g *Gate) (err error) {
+	defer s.recovered(g.flow.ID, &err)
+	return h.Serve(ctx, c, g)
+}
+
+// recovered is deferred where code of one flow must not end the agent.
+func (s *Server) recovered(id flow.ID, err *error) {
+	if p := recover(); p != nil {
+		s.panicked(id, p, err)
+	}
+}
+
+// panicked turns a panic into the flow's end. Its value is not logged: it may
+// hold a payload; the stack tells where it was.
+func (s *Server) panicked(id flow.ID, p any, err *error) {
+	s.Log.Error("a fault in weir ended a flow; please report it", "flow", id, "kind", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+	*err = &End{Reason: flow.ReasonInternal, Err: errors.New("a fault in weir ended the flow")}
 }
 
 // identify asks again when a revocation came between the answer and its entry in

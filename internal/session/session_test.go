@@ -95,6 +95,9 @@ type lineEngine struct {
 }
 
 func (e *lineEngine) Client(b []byte, _ *session.Output) (int, error) {
+	if bytes.HasPrefix(b, []byte("panic")) {
+		panic("a fault")
+	}
 	for i, c := range b {
 		e.buf = append(e.buf, c)
 		if c == '\n' {
@@ -413,6 +416,22 @@ func TestDrainEndsIdleFlows(t *testing.T) {
 	wait()
 	if w.last().Reason != "drained" || len(w.server.Live().List(false)) != 0 {
 		t.Errorf("reason %q", w.last().Reason)
+	}
+}
+
+// A fault in an engine ends its flow, not the agent, and is on record.
+func TestPanicEndsOneFlow(t *testing.T) {
+	w := newWorld(t)
+	other, _ := w.client(t)
+	c, wait := w.client(t)
+	line(t, c, "one\n")
+	line(t, c, "panic\n")
+	wait()
+	if e := w.last(); e.Kind != auditlog.FlowClose || e.Reason != string(flow.ReasonInternal) {
+		t.Errorf("end %+v", e)
+	}
+	if got := line(t, other, "still here\n"); got != "still here" {
+		t.Errorf("another flow: %q", got)
 	}
 }
 

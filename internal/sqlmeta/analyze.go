@@ -151,6 +151,9 @@ type walker struct {
 	reads   map[Read]int  // where in st.Reads
 	sources map[string][]source
 	fields  []field // x.y that could be a call of y(x)
+
+	storesAll bool // a whole query's rows go into a lasting relation
+	withNames bool // there are WITH names
 }
 
 func (w *walker) run(n *pg.Node) {
@@ -189,6 +192,10 @@ func (w *walker) take(inner *Statement) {
 		}
 	}
 	w.st.carried = append(w.st.carried, inner.carried...)
+	for _, part := range inner.Stored {
+		own := *part // inner is shared, and finishStored adds to the parts
+		w.st.Stored = append(w.st.Stored, &own)
+	}
 	w.takeReads(inner)
 }
 
@@ -238,8 +245,13 @@ func (w *walker) function(qualified string) {
 
 // finish turns what was collected into the statement.
 func (w *walker) finish() {
+	star, opaque := w.st.Star, w.st.Opaque
+	w.st.Star, w.st.Opaque = false, false
 	w.checkFields()
+	fieldStar, fieldOpaque := w.st.Star, w.st.Opaque
+	w.st.Star, w.st.Opaque = star || fieldStar, opaque || fieldOpaque
 	w.checkCarriers()
+	defer w.finishStored(fieldStar, fieldOpaque)
 	for n, list := range w.sources {
 		if _, ok := w.st.Names[n]; !ok {
 			continue

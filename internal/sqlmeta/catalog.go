@@ -20,7 +20,8 @@ type Catalog struct {
 	functionNames map[string][]schemaOverload // name -> schemas that have one
 	system        bool                        // pg_catalog's relations are among them
 	types         map[uint32]Type
-	digest        [sha256.Size]byte // of all of it: two servers' catalogues differ
+	operators     map[string][]Operator // of users and extensions, by name
+	digest        [sha256.Size]byte     // of all of it: two servers' catalogues differ
 	// Extension and built-in objects live in pg_catalog like any other.
 }
 

@@ -141,26 +141,6 @@ func (w *walker) checkFields() {
 	}
 }
 
-func (w *walker) operator(x *pg.A_Expr) {
-	w.operatorName(x.GetName())
-	w.node(x.GetLexpr())
-	w.node(x.GetRexpr())
-}
-
-// operatorName looks after OPERATOR(schema.op): one outside pg_catalog runs
-// somebody's function, which the catalogue does not name.
-func (w *walker) operatorName(name []*pg.Node) {
-	if len(name) < 2 {
-		return
-	}
-	parts := texts(name)
-	schema := parts[len(parts)-2]
-	if schema == pgCatalog {
-		return
-	}
-	w.call(callee{schema: schema, name: parts[len(parts)-1]})
-}
-
 func (w *walker) sqlValue(x *pg.SQLValueFunction) {
 	// system_user is a keyword since PostgreSQL 16 and a column's name before.
 	w.name(strings.ToLower(strings.TrimPrefix(x.GetOp().String(), "SVFOP_")))

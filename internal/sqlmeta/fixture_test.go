@@ -45,7 +45,7 @@ func testCatalog() *Catalog {
 		oid++
 		functions = append(functions, Function{OID: oid, Schema: infoSchema, Name: name, Language: "sql", BuiltIn: true})
 	}
-	return NewCatalog(1, []string{"public", "shop", "app", "evil", pgCatalog, infoSchema}, relations, functions)
+	return NewCatalog(1, []string{"public", "shop", "app", "evil", pgCatalog, infoSchema}, relations, functions).WithOperators(testOperators)
 }
 
 func wordsOf(m map[string]bool) []string {

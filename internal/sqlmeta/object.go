@@ -56,10 +56,10 @@ func (w *walker) functionStatement(m proto.Message) bool {
 			w.newObject(x.GetDefnames())
 		}
 		w.nodes(x.GetArgs())
-		w.nodes(x.GetDefinition())
+		w.definition(x.GetDefinition())
 	case *pg.AlterOperatorStmt:
 		w.inSchema(flow.Alter, texts(x.GetOpername().GetObjname()))
-		w.nodes(x.GetOptions())
+		w.definition(x.GetOptions())
 	default:
 		return false
 	}
@@ -75,7 +75,7 @@ func (w *walker) typeStatement(m proto.Message) bool {
 		w.newObject(x.GetTypeName())
 	case *pg.CreateRangeStmt:
 		w.newObject(x.GetTypeName())
-		w.nodes(x.GetParams())
+		w.definition(x.GetParams())
 	case *pg.CreateDomainStmt:
 		w.newObject(x.GetDomainname())
 		w.altering(func() { w.children(x, "domainname") })
@@ -83,7 +83,7 @@ func (w *walker) typeStatement(m proto.Message) bool {
 		w.inSchema(flow.Alter, texts(x.GetTypeName()))
 	case *pg.AlterTypeStmt:
 		w.inSchema(flow.Alter, texts(x.GetTypeName()))
-		w.nodes(x.GetOptions())
+		w.definition(x.GetOptions())
 	case *pg.AlterDomainStmt:
 		w.inSchema(flow.Alter, texts(x.GetTypeName()))
 		w.cascade(flow.Drop, x.GetBehavior())
@@ -104,11 +104,13 @@ func (w *walker) searchStatement(m proto.Message) bool {
 	case *pg.CreateOpClassStmt:
 		w.newObject(x.GetOpclassname())
 		w.children(x, "opclassname", "opfamilyname")
+		w.opClassItems(x.GetItems())
 	case *pg.CreateOpFamilyStmt:
 		w.newObject(x.GetOpfamilyname())
 	case *pg.AlterOpFamilyStmt:
 		w.inSchema(flow.Alter, texts(x.GetOpfamilyname()))
 		w.nodes(x.GetItems())
+		w.opClassItems(x.GetItems())
 	case *pg.AlterCollationStmt:
 		w.inSchema(flow.Alter, texts(x.GetCollname()))
 	case *pg.AlterStatsStmt:

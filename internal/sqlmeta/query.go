@@ -64,6 +64,7 @@ func (w *walker) with(c *pg.WithClause) {
 	if c == nil {
 		return
 	}
+	w.withNames = true
 	entry := func(n *pg.Node) *cte {
 		x := n.GetCommonTableExpr()
 		columns := texts(x.GetAliascolnames())
@@ -340,7 +341,7 @@ func (w *walker) insert(s *pg.InsertStmt) {
 	w.with(s.GetWithClause())
 	target := w.target(flow.Insert, s.GetRelation(), false)
 	w.nodes(s.GetCols())
-	w.node(s.GetSelectStmt())
+	w.storing(target, func() { w.node(s.GetSelectStmt()) })
 	if c := s.GetOnConflictClause(); c != nil {
 		if c.GetAction() == pg.OnConflictAction_ONCONFLICT_UPDATE {
 			for _, n := range target {
@@ -348,7 +349,8 @@ func (w *walker) insert(s *pg.InsertStmt) {
 				w.source("excluded", source{isRelation: true, rel: n.rel})
 			}
 		}
-		w.children(c)
+		w.storing(target, func() { w.children(c) })
+		w.storingOwn(target, aliasOf(s.GetRelation()), c.GetTargetList()...)
 	}
 	w.returning(s.GetReturningList(), target)
 }
@@ -362,8 +364,11 @@ func (w *walker) update(s *pg.UpdateStmt) {
 			w.fail("an UPDATE of pg_settings changes settings that weir has to follow; use SET")
 		}
 	}
-	w.nodes(s.GetFromClause())
-	w.nodes(s.GetTargetList())
+	w.storing(target, func() {
+		w.nodes(s.GetFromClause())
+		w.nodes(s.GetTargetList())
+	})
+	w.storingOwn(target, aliasOf(s.GetRelation()), s.GetTargetList()...)
 	w.node(s.GetWhereClause())
 	w.returning(s.GetReturningList(), target)
 }
@@ -381,27 +386,36 @@ func (w *walker) merge(s *pg.MergeStmt) {
 	defer w.scope()()
 	w.with(s.GetWithClause())
 	target := w.target(flow.Merge, s.GetRelation(), false)
-	w.node(s.GetSourceRelation())
 	w.node(s.GetJoinCondition())
+	w.storing(target, func() {
+		w.node(s.GetSourceRelation())
+		for _, n := range s.GetMergeWhenClauses() {
+			w.mergeWhen(n.GetMergeWhenClause(), target)
+		}
+	})
 	for _, n := range s.GetMergeWhenClauses() {
 		c := n.GetMergeWhenClause()
-		if c == nil {
-			w.fail("a form of MERGE that weir does not know")
-			return
-		}
-		for _, t := range target {
-			switch c.GetCommandType() {
-			case pg.CmdType_CMD_INSERT:
-				w.add(flow.Insert, t.resource())
-			case pg.CmdType_CMD_UPDATE:
-				w.add(flow.Update, t.resource())
-			case pg.CmdType_CMD_DELETE:
-				w.add(flow.Delete, t.resource())
-			}
-		}
-		w.children(c)
+		w.storingOwn(target, aliasOf(s.GetRelation()), append(c.GetTargetList(), c.GetValues()...)...)
 	}
 	w.returning(s.GetReturningList(), target)
+}
+
+func (w *walker) mergeWhen(c *pg.MergeWhenClause, target []named) {
+	if c == nil {
+		w.fail("a form of MERGE that weir does not know")
+		return
+	}
+	for _, t := range target {
+		switch c.GetCommandType() {
+		case pg.CmdType_CMD_INSERT:
+			w.add(flow.Insert, t.resource())
+		case pg.CmdType_CMD_UPDATE:
+			w.add(flow.Update, t.resource())
+		case pg.CmdType_CMD_DELETE:
+			w.add(flow.Delete, t.resource())
+		}
+	}
+	w.children(c)
 }
 
 func (w *walker) rangeSubselect(x *pg.RangeSubselect) {
@@ -443,6 +457,9 @@ func (w *walker) join(x *pg.JoinExpr) {
 	for _, n := range texts(x.GetUsingClause()) {
 		w.name(n)
 	}
+	if x.GetIsNatural() || len(x.GetUsingClause()) > 0 {
+		w.equals()
+	}
 	if x.GetIsNatural() || len(x.GetAlias().GetColnames()) > 0 {
 		w.st.Star = true // columns compared or renamed without being named
 	}
@@ -458,6 +475,8 @@ func (w *walker) into(x *pg.IntoClause) {
 	if x == nil {
 		return
 	}
+	temps := len(w.st.Effects.CreatesTemp)
 	w.create(x.GetRel())
+	w.storesAll = w.storesAll || !x.GetSkipData() && len(w.st.Effects.CreatesTemp) == temps
 	w.nodes(x.GetOptions())
 }

@@ -133,6 +133,7 @@ func (w *walker) explain(x *pg.ExplainStmt) {
 		}
 	}
 	if analyze {
+		w.st.Tag = "EXPLAIN ANALYZE" // its rows count what it read
 		w.take(inner)
 		w.effects(x, func(e *Effects) {
 			*e = inner.Effects
@@ -199,6 +200,9 @@ func (w *walker) execute(x *pg.ExecuteStmt) {
 	}
 	w.take(inner)
 	w.fill(x.GetParams())
+	if w.top != proto.Message(x) { // CREATE TABLE AS EXECUTE
+		w.st.Effects.unsure(inner)
+	}
 	w.effects(x, func(e *Effects) {
 		*e = inner.Effects
 		e.Prepare, e.Inner = "", inner

@@ -52,7 +52,10 @@ func (w *walker) tableStatement(m proto.Message) bool {
 		w.newObject(x.GetDefnames())
 		w.altering(func() { w.children(x) })
 	case *pg.RefreshMatViewStmt:
-		w.relation(flow.Maintain, x.GetRelation())
+		list := w.relation(flow.Maintain, x.GetRelation())
+		if !x.GetSkipData() {
+			w.st.Stored = append(w.st.Stored, w.aside(func() { w.behind(list) }))
+		}
 	case *pg.VacuumStmt:
 		w.vacuum(x)
 	case *pg.ClusterStmt:
@@ -118,12 +121,20 @@ func (w *walker) targets() []string {
 func systemSchema(s string) bool { return len(s) > 3 && s[:3] == "pg_" && s != pgTemp }
 
 func (w *walker) createTable(x *pg.CreateStmt) {
+	temps := len(w.st.Effects.CreatesTemp)
 	w.create(x.GetRelation())
+	if len(w.st.Effects.CreatesTemp) > temps && len(x.GetInhRelations()) > 0 {
+		w.fail(temporaryPart)
+	}
 	w.altering(func() { w.children(x, "relation") })
 	if r := x.GetRelation(); r != nil {
 		w.source(r.GetRelname(), source{isRelation: true})
 	}
 }
+
+// temporaryPart: the rows of a temporary relation, which are masked because the
+// catalogue does not know it, would come back as rows of a lasting one.
+const temporaryPart = "a temporary relation as a part of another one"
 
 func (w *walker) createTableAs(x *pg.CreateTableAsStmt) {
 	w.into(x.GetInto())
@@ -179,6 +190,18 @@ func (w *walker) alterTable(x *pg.AlterTableStmt) {
 	for _, n := range x.GetCmds() {
 		c := n.GetAlterTableCmd()
 		switch c.GetSubtype() {
+		case pg.AlterTableType_AT_AddInherit, pg.AlterTableType_AT_AttachPartition:
+			part := w.resolve(x.GetRelation())
+			if p := c.GetDef().GetPartitionCmd().GetName(); p != nil {
+				part = w.resolve(p)
+			}
+			for _, n := range part {
+				if n.schema == pgTemp {
+					w.fail(temporaryPart)
+				}
+			}
+		case pg.AlterTableType_AT_AddColumn, pg.AlterTableType_AT_AlterColumnType: // GENERATED, USING
+			w.storingOwn(w.resolve(x.GetRelation()), x.GetRelation().GetRelname(), c.GetDef())
 		case pg.AlterTableType_AT_ChangeOwner:
 			w.relation(flow.Grant, x.GetRelation())
 		case pg.AlterTableType_AT_SetTableSpace:
@@ -201,12 +224,18 @@ func (w *walker) onTable(v flow.Verb, r *pg.RangeVar, name string) {
 }
 
 // handler is a function that the server will call on its own from now on.
-func (w *walker) handler(parts []*pg.Node) {
-	schema, name, ok := w.functionName(parts)
-	if !ok {
+func (w *walker) handler(parts []*pg.Node) { w.handlerNamed(texts(parts)) }
+
+func (w *walker) handlerNamed(parts []string) {
+	n := len(parts)
+	if n == 0 {
 		return
 	}
-	callees, found := w.s.callees(w.c, schema, name)
+	schema := ""
+	if n > 1 {
+		schema = parts[n-2]
+	}
+	callees, found := w.s.callees(w.c, schema, parts[n-1])
 	w.st.Unresolved = w.st.Unresolved || !found
 	for _, c := range callees {
 		w.function(c.qualified())
@@ -222,7 +251,14 @@ func (w *walker) rule(x *pg.RuleStmt) {
 		w.source("old", source{isRelation: true, rel: n.rel})
 	}
 	w.node(x.GetWhereClause())
-	w.nodes(x.GetActions())
+	before := len(w.st.Stored)
+	actions := w.aside(func() { w.nodes(x.GetActions()) })
+	w.takeReads(actions)
+	if len(w.st.Stored) > before { // NEW and OLD are rows of the relation
+		part := w.aside(func() { w.behind(w.resolve(x.GetRelation())) })
+		part.Names, part.Star = actions.Names, actions.Star
+		w.st.Stored = append(w.st.Stored, part)
+	}
 }
 
 // maintain is upkeep of one relation, or of everything without one.

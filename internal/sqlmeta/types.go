@@ -52,6 +52,10 @@ type Statement struct {
 	// function that is no harmless built-in, EXECUTE of an unknown name, ...
 	Opaque bool
 	Copy   *Copy // set for COPY
+	// Stored says what the values come from that it stores in lasting relations, part
+	// by part: Reads, Names, Star and Opaque are set. Values that stand in the
+	// statement come from nowhere.
+	Stored []*Statement
 
 	env     envKey // what of the session it was analysed under
 	looksUp bool   // it depends on Session.Prepared, Cursor or Temp

@@ -70,8 +70,16 @@ func (w *walker) message(m proto.Message) {
 		w.operator(x)
 	case *pg.SubLink:
 		w.operatorName(x.GetOperName())
+		if x.GetSubLinkType() == pg.SubLinkType_ANY_SUBLINK && len(x.GetOperName()) == 0 {
+			w.equals()
+		}
 		w.node(x.GetTestexpr())
 		w.node(x.GetSubselect())
+	case *pg.CaseExpr:
+		if x.GetArg() != nil {
+			w.equals()
+		}
+		w.children(x)
 	case *pg.SortBy:
 		w.operatorName(x.GetUseOp())
 		w.node(x.GetNode())

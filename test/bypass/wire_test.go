@@ -168,3 +168,33 @@ func TestBytes(t *testing.T) {
 		t.Errorf("%s orders are left", n)
 	}
 }
+
+// TestSkippedDescribe: a Describe that the server skips leaves its portal usable.
+func TestSkippedDescribe(t *testing.T) {
+	c := connect(t, "ann")
+	c.send(all(query("BEGIN"), parse("s", masking), bind("p", "s"), end, query("SAVEPOINT a"), run("SELECT 1/(SELECT 0 FROM pg_sleep(0.3))"), describe('P', "p"), end,
+		query("ROLLBACK TO a"), execute("p", 2), end, query("COMMIT"))...)
+	var got []message
+	for range 7 {
+		got = append(got, c.until('Z')...)
+	}
+	if f := failure(got[len(got)-1:]); f != "" || kinds(got) != "CZ12ZCZ12EZCZDDsZCZ" {
+		t.Errorf("%s:\n%s", kinds(got), show(got))
+	}
+	if l := leaks(c.seen); l != "" {
+		t.Error(l)
+	}
+}
+
+// TestApplicationName: who is at work stays in the server's own log.
+func TestApplicationName(t *testing.T) {
+	c := connect(t, "ann")
+	c.query(`SET application_name = 'weir:catalogue'`)
+	c.query(`SELECT set_config('application_name', 'weir:catalogue', false)`)
+	c.query(`SELECT 'as somebody else'`)
+	for line := range strings.Lines(serverLog(t)) {
+		if strings.Contains(line, "|weir:catalogue|") && strings.Contains(line, "as somebody else") {
+			t.Errorf("logged as weir's own: %s", line)
+		}
+	}
+}

@@ -69,9 +69,18 @@ func (e *Engine) answer(q asked, a *session.Answered, r *resolved, out *session.
 		return &session.End{Reason: "internal_error", Err: err}
 	}
 	e.masks = masks
-	x := &entry{masks: masks, loose: r.loose, bytes: int64(len(q.text)) + namedOverhead}
+	for _, st := range r.stmts {
+		if why := masks.forbids(st); why != "" { // the policy has changed since it was asked
+			for _, t := range d.Tickets {
+				out.Outcomes = append(out.Outcomes, session.Outcome{Ticket: t, Status: auditlog.StatusDenied, Code: codeDenied})
+			}
+			e.reject(codeDenied, "weir: "+why, 0, out)
+			return e.dropRest()
+		}
+	}
+	x := &entry{masks: masks.under(r.doubt), loose: r.loose, bytes: int64(len(q.text)) + namedOverhead}
 	for i, t := range d.Tickets {
-		x.acts = append(x.acts, act{ticket: t, open: true, stmt: r.statement(i), copied: r.copiedBy(i)})
+		x.acts = append(x.acts, act{ticket: t, open: true, stmt: r.statement(i), reading: r.reading, copied: r.copiedBy(i)})
 	}
 	switch q.kind {
 	case msgQuery:
@@ -108,7 +117,7 @@ func (e *Engine) dropUnnamed(x *entry) {
 }
 
 func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {
-	p := &prepared{text: q.text, bytes: e.chead.body(), analysis: r.analysis()}
+	p := &prepared{text: q.text, bytes: e.chead.body(), analysis: r.analysis(), reading: r.reading}
 	if e.big() {
 		p.text, p.head = "", q.text
 	}
@@ -127,8 +136,8 @@ func (e *Engine) forwardExecute(x *entry, q asked, r *resolved, out *session.Out
 	if p.prep != unseen {
 		p.prep.analysis = r.analysis()
 	}
-	if x.masks.any() && !p.described && !p.describing {
-		p.describing = true
+	if x.masks.any() && !p.described && p.describing != e.batch+1 {
+		p.describing = e.batch + 1
 		e.expect(&entry{kind: expectDescribe, hidden: true, portal: p, name: q.name})
 		out.ToServer.Build(func(dst []byte) []byte { return appendDescribePortal(dst, q.name) })
 	}
@@ -153,6 +162,8 @@ func (e *Engine) deny(r *session.Refusal, x *resolved, out *session.Output) erro
 		return r
 	}
 	switch {
+	case x.refuse != "" && len(x.stmts) > 0 && x.stmts[0].Problem == "":
+		e.reject(codeParameter, x.refuse, 0, out)
 	case x.syntax != "":
 		e.reject(codeSyntax, "weir: "+x.syntax, x.position, out)
 	case x.problem != "":

@@ -68,7 +68,9 @@ func (m *maskSet) copyColumns(a *act, n int, binaryData bool) []Column {
 			if !binaryData {
 				out[i].Type = textOID
 			}
-			out[i].Relation, out[i].Attr = noRelation, 1 // as newer than the catalogue: masked
+			if c.Query == "" {
+				out[i].Relation, out[i].Attr = noRelation, 1 // as newer than the catalogue: masked
+			}
 		}
 	}
 	for i := range out {

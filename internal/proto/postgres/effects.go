@@ -2,16 +2,15 @@ package postgres
 
 import (
 	"strings"
-
-	"github.com/weirproxy/weir/internal/sqlmeta"
 )
 
 // effects applies what a statement did to the session, now that it succeeded.
-func (e *Engine) effects(st *sqlmeta.Statement, tag string) {
+func (e *Engine) effects(a *act, tag string) {
+	st := a.stmt
 	ef := &st.Effects
 	e.settings.complete(ef, tag)
-	if ef.ChangesCatalogue {
-		e.changed = true
+	if ef.ChangesCatalogue || st.Problem != "" {
+		e.changed, e.doubt = true, e.doubt.after(st)
 		e.settings.generation++
 		e.cfg.Invalidate(e.grant)
 	}
@@ -23,7 +22,7 @@ func (e *Engine) effects(st *sqlmeta.Statement, tag string) {
 	}
 	switch {
 	case ef.Prepare != "":
-		p := &prepared{analysis: analysis{generation: noGeneration}}
+		p := &prepared{analysis: analysis{generation: noGeneration}, reading: a.reading}
 		if ef.Inner != nil {
 			p.text, p.bytes = ef.Inner.Text, int64(len(ef.Inner.Text))
 			p.analysis.stmt = ef.Inner
@@ -36,7 +35,7 @@ func (e *Engine) effects(st *sqlmeta.Statement, tag string) {
 	}
 	switch {
 	case ef.DeclareCursor != "":
-		p := &portal{prep: &prepared{analysis: analysis{generation: noGeneration}}, generation: e.settings.generation, hold: withHold(st.Text)}
+		p := &portal{prep: &prepared{analysis: analysis{generation: noGeneration}, reading: a.reading}, generation: e.settings.generation, hold: withHold(st.Text)}
 		if ef.Inner != nil {
 			p.prep.text, p.prep.bytes = ef.Inner.Text, int64(len(ef.Inner.Text))
 			p.prep.analysis.stmt = ef.Inner

@@ -6,6 +6,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/flow"
 	"github.com/weirproxy/weir/internal/mask"
+	"github.com/weirproxy/weir/internal/policy"
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/internal/sqlmeta"
 	"github.com/weirproxy/weir/pkg/auditlog"
@@ -43,13 +44,15 @@ type Engine struct {
 
 	queue      queue
 	status     byte // of the last ReadyForQuery
+	over       bool // End was called: what the server still says is for nobody
 	copying    bool // the server takes CopyData
 	statements *table[*prepared]
 	portals    *table[*portal]
 	settings   settings
 	strings    bool // standard_conforming_strings
 	encoding   string
-	changed    bool // the open transaction changed the catalogue
+	changed    bool   // the open transaction changed the catalogue
+	doubt      *doubt // what of the catalogue it changed
 
 	// The running statement.
 	rows, bytes int64
@@ -62,6 +65,7 @@ type Engine struct {
 	counts      []auditlog.Mask
 
 	masks    *maskSet // of the last decision
+	ahead    func() ([]*policy.Mask, string)
 	compiler maskCompiler
 }
 
@@ -73,8 +77,11 @@ type EngineConfig struct {
 	Defaults   Defaults
 	Parameters map[string]string // that the server reported
 	Status     byte
-	cache      *maskCache
-	known      *mask.Set
+	// Ahead gives the masks of the moment and their revision, before a decision has
+	// them; nil when nobody can.
+	Ahead func() ([]*policy.Mask, string)
+	cache *maskCache
+	known *mask.Set
 }
 
 // NewEngine makes the engine of a flow whose upstream session is ready for a query.
@@ -88,6 +95,7 @@ func NewEngine(c EngineConfig) *Engine {
 		settings: newSettings(parsePath(c.Defaults.SearchPath), c.Defaults.Role),
 		strings:  c.Parameters["standard_conforming_strings"] != "off",
 		encoding: c.Parameters["client_encoding"],
+		ahead:    c.Ahead,
 		compiler: maskCompiler{config: &c.Masks, cache: c.cache, known: c.known},
 	}
 	if path, ok := c.Parameters["search_path"]; ok {
@@ -119,6 +127,7 @@ func (e *Engine) Goodbye(r *session.Refusal, out *session.Output) {
 
 // End implements session.Engine. It may be called more than once.
 func (e *Engine) End(out *session.Output) {
+	e.over = true
 	for h := e.queue.head(); h != nil; h = e.queue.head() {
 		e.closeActs(h, auditlog.StatusLost, out)
 		e.queue.pop()
@@ -177,7 +186,8 @@ func (e *Engine) resetStatement() {
 // snapshot is the session that texts are analysed under just now.
 func (e *Engine) snapshot() sqlmeta.Session {
 	s := e.settings.session()
-	s.Database, s.StandardConformingStrings, s.Encoding = e.db, e.strings, e.encoding
+	s.Database = e.db
+	e.reading().apply(&s)
 	return s
 }
 
@@ -218,5 +228,5 @@ func (e *Engine) release(out *session.Output) error {
 // and that the client may pipeline more.
 func (e *Engine) settled() bool {
 	return !e.statements.unsettled(e.batch) && !e.portals.unsettled(e.batch) &&
-		e.queue.waits == 0 && e.queue.copies == 0 && e.queue.len() < maxInFlight && e.queue.bytes <= maxNamedBytes
+		!e.reportsDue() && e.queue.waits == 0 && e.queue.copies == 0 && e.queue.len() < maxInFlight && e.queue.bytes <= maxNamedBytes
 }

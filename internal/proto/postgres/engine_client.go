@@ -393,7 +393,7 @@ func (e *Engine) named(kind byte, out *session.Output) error {
 		x.kind = expectDescribe
 		if !ofStatement {
 			if x.portal, _ = e.portals.get(name, e.batch); x.portal != nil {
-				x.portal.describing = true
+				x.portal.describing = e.batch + 1
 			}
 		} else if p, doubt := e.statements.get(name, e.batch); !doubt {
 			if x.prep = p; p == nil && name == "" {

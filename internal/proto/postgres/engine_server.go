@@ -22,6 +22,9 @@ const (
 
 // Server implements session.Engine.
 func (e *Engine) Server(b []byte, out *session.Output) error {
+	if e.over {
+		return nil
+	}
 	for len(b) > 0 {
 		n, err := e.serverStep(b, out)
 		if err != nil {
@@ -294,7 +297,7 @@ func (e *Engine) complete(h *entry, body []byte, out *session.Output) error {
 		e.newResult()
 		return nil
 	}
-	e.effects(a.stmt, tag)
+	e.effects(a, tag)
 	e.outcome(a, auditlog.StatusOK, "", rows, out)
 	e.executed(h)
 	return nil
@@ -335,7 +338,7 @@ func (e *Engine) readyForQuery(h *entry, frame []byte, inPlace bool, out *sessio
 			if !h.answered {
 				return unexpected(srvReady)
 			}
-			e.effects(a.stmt, "")
+			e.effects(a, "")
 			e.outcome(a, auditlog.StatusOK, "", 1, out)
 		}
 	case h.kind != expectSync:
@@ -349,7 +352,8 @@ func (e *Engine) readyForQuery(h *entry, frame []byte, inPlace bool, out *sessio
 	if e.status == 'I' {
 		e.portals.retain(func(p *portal) bool { return p.hold })
 		if e.changed {
-			e.changed = false
+			e.changed, e.doubt = false, nil
+			e.settings.generation++
 			e.cfg.Invalidate(e.grant)
 		}
 	}
@@ -366,7 +370,7 @@ func (e *Engine) looseEnd(h *entry, out *session.Output) {
 	if a == nil {
 		return
 	}
-	e.effects(a.stmt, "")
+	e.effects(a, "")
 	e.outcome(a, auditlog.StatusOK, "", a.rows, out)
 }
 
@@ -398,7 +402,7 @@ func (e *Engine) serverError(frame []byte, inPlace bool, out *session.Output) er
 			status = auditlog.StatusCancelled
 		}
 		if h.loose {
-			e.effects(a.stmt, "")
+			e.effects(a, "")
 		}
 		e.outcome(a, status, code, 0, out)
 		e.closeActs(h, auditlog.StatusCancelled, out)
@@ -423,8 +427,8 @@ func (e *Engine) failBatch(batch uint64, out *session.Output) {
 		if h.kind == expectSync {
 			return
 		}
-		if h.kind == expectDescribe && h.portal != nil {
-			h.portal.describing = false
+		if h.kind == expectDescribe && h.portal != nil && h.portal.describing == h.batch+1 {
+			h.portal.describing = 0
 		}
 		e.closeActs(h, auditlog.StatusCancelled, out)
 		e.queue.pop()

@@ -207,7 +207,7 @@ var conversations = []conversation{
 		{server: "S TimeZone UTC | N 00000 hello | A channel payload", toClient: "S TimeZone UTC | N 00000 hello | A channel payload"},
 	}},
 	{name: "an unsafe encoding", steps: []step{
-		{client: "Q set client_encoding = SJIS", toClient: denied + " | Z I"},
+		{client: "Q set client_encoding = SJIS", toClient: "E 22023 weir: this client_encoding is not accepted: statements in it cannot be read safely; use UTF8 | Z I"},
 	}},
 	{name: "the server turns to an unsafe encoding", steps: []step{
 		{client: "Q select 1", toServer: "Q select 1"},
@@ -285,7 +285,7 @@ var conversations = []conversation{
 			toClient: `H 3 | d 1\t**** **** **** 1111\tx\n | d 2\t\N\ty\n | c | C COPY 2 | Z I`},
 		{client: "Q copy (select card from shop.payments) to stdout", toServer: "Q copy (select card from shop.payments) to stdout"},
 		{server: `H 1 | d 4111\n | c | C COPY 1 | Z I`, toClient: `H 1 | d ****\n | c | C COPY 1 | Z I`},
-		{client: "Q copy (select x from shop.payments) to stdout", toServer: "Q copy (select x from shop.payments) to stdout"},
+		{client: "Q copy (select * from shop.payments) to stdout", toServer: "Q copy (select * from shop.payments) to stdout"},
 		{server: `H 1 | d 4111\n | c | C COPY 1 | Z I`, toClient: `H 1 | d [masked]\n | c | C COPY 1 | Z I`},
 	}, outcomes: []string{"ok  2 shop.payments.card/last4/origin/1", "ok  1 shop.payments.card/last4/origin/1", "ok  1 column 1/redact/unresolved/1"}},
 	{name: "a function's answer where columns are masked", masks: cards, steps: []step{

@@ -111,7 +111,7 @@ func (h *Handler) serve(ctx context.Context, c net.Conn, g *session.Gate, s *sta
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return &session.End{Reason: flow.ReasonInternal, Err: err}
 	}
-	e := NewEngine(EngineConfig{Config: &h.config, Grant: grant, Database: grant.Flow().Database, Defaults: defaults, Parameters: up.Parameters, Status: up.TxStatus,
+	e := NewEngine(EngineConfig{Config: &h.config, Grant: grant, Database: grant.Flow().Database, Defaults: defaults, Parameters: up.Parameters, Status: up.TxStatus, Ahead: g.Masks,
 		cache: &h.cache, known: h.known})
 	return session.Relay(ctx, g, e, c, up.Conn)
 }

@@ -32,6 +32,8 @@ type maskSet struct {
 	tainted   map[uint32]bool                // views that read masked columns
 	resources map[string]struct{}            // relations and tainted views as accesses name them
 	whole     mask.Method                    // of a column that may carry a masked one
+	names     []string                       // of the masks with columns, in quotes
+	doubt     *doubt                         // set in the copies that under makes
 }
 
 // columnMask is how one column is masked.
@@ -59,6 +61,7 @@ func newMaskSet(config *MaskConfig, masks []*policy.Mask, cat *sqlmeta.Catalog) 
 		}
 		if len(p.Columns) > 0 {
 			m.byColumn = true
+			m.addName(p.Name)
 			m.whole = mask.Strictest(m.whole, method)
 		}
 	}

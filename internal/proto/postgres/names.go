@@ -14,6 +14,7 @@ type prepared struct {
 	head     string // then: its start, for the record
 	bytes    int64
 	analysis analysis
+	reading  reading // how the server has read the text
 }
 
 // analysis is a statement as it was understood under one state of the session.
@@ -28,16 +29,19 @@ func (p *prepared) size() int64 { return int64(len(p.text)+len(p.head)) + namedO
 
 // portal is a statement with its values bound, or a cursor.
 type portal struct {
-	prep       *prepared
-	params     []string
-	digest     []byte // over the Bind behind its names
-	bytes      int64
-	formats    []int16  // of results, as Bind gave them
-	columns    []Column // of a Describe; nil when there was none yet
-	described  bool     // columns is what the server said (nil: no result)
-	describing bool     // a Describe is on its way
-	generation uint64   // of settings at Bind: the plan was made under it
-	hold       bool     // a cursor that may outlive its transaction
+	prep      *prepared
+	params    []string
+	digest    []byte // over the Bind behind its names
+	bytes     int64
+	formats   []int16  // of results, as Bind gave them
+	columns   []Column // of a Describe; nil when there was none yet
+	described bool     // columns is what the server said (nil: no result)
+	// describing is one more than the batch whose Describe of it is on its way, 0 for
+	// none. Only an Execute of the same batch may count on it: where the server skips
+	// the one it skips the other.
+	describing uint64
+	generation uint64 // of settings at Bind: the plan was made under it
+	hold       bool   // a cursor that may outlive its transaction
 }
 
 func (p *portal) size() int64 {

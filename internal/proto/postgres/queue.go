@@ -53,6 +53,8 @@ type entry struct {
 type act struct {
 	ticket session.Ticket
 	stmt   *sqlmeta.Statement
+	// reading is how the server has read the statement's text.
+	reading reading
 	// copied are the columns of COPY (query) TO; nil: unknown.
 	copied []Column
 	open   bool

@@ -23,6 +23,8 @@ type resolved struct {
 	copied     [][]Column
 	catalog    *sqlmeta.Catalog
 	generation uint64
+	reading    reading
+	doubt      *doubt // that results stand under
 	syntax     string // what is wrong with the text, in the server's words
 	problem    string // why it cannot be read
 	position   int    // in characters, 1-based; 0 when unknown
@@ -70,7 +72,9 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 	s := &resolving{cfg: e.cfg, grant: e.grant, session: e.snapshot(), statements: e.statements, portals: e.portals, batch: e.batch}
 	s.settings = e.settings
 	s.settings.frames = slices.Clone(e.settings.frames)
-	s.out.generation = e.settings.generation
+	s.out.generation, s.out.reading = e.settings.generation, e.reading()
+	s.changed, s.doubt = e.changed, e.doubt
+	s.hides = e.hider()
 	big, size := e.big(), e.chead.body()
 	return func(ctx context.Context) ([]*flow.Action, any) {
 		s.ctx = ctx
@@ -100,6 +104,26 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 	}
 }
 
+// hider finds the masks of the moment for a question that is resolved ahead of its
+// decision; answer looks again under the decision's own.
+func (e *Engine) hider() func(*sqlmeta.Catalog) *maskSet {
+	ahead, cache, config := e.ahead, e.compiler.cache, e.compiler.config
+	return func(c *sqlmeta.Catalog) *maskSet {
+		if ahead == nil {
+			return nil
+		}
+		masks, revision := ahead()
+		if len(masks) == 0 {
+			return nil
+		}
+		found, err := cache.get(masks, revision, c, config)
+		if err != nil {
+			return nil // answer finds the same and ends the flow
+		}
+		return found.set
+	}
+}
+
 type resolving struct {
 	ctx        context.Context
 	cfg        *Config
@@ -111,6 +135,9 @@ type resolving struct {
 	batch      uint64
 	depth      int
 	moved      bool // the statements of the string do not share one session state
+	changed    bool // the open transaction has changed the catalogue
+	doubt      *doubt
+	hides      func(*sqlmeta.Catalog) *maskSet
 	out        resolved
 }
 
@@ -152,7 +179,9 @@ func (s *resolving) current(p *prepared) *sqlmeta.Statement {
 		return nil
 	}
 	defer func() { s.depth-- }()
-	stmts := s.statementsOf(p.text, s.lookups())
+	session := s.lookups()
+	p.reading.apply(&session)
+	stmts := s.statementsOf(p.text, session)
 	if len(stmts) == 0 {
 		return emptyStatement
 	}
@@ -171,6 +200,7 @@ func (s *resolving) analyse(text string) {
 	if len(stmts) > 1 {
 		stmts = s.inTurn(stmts)
 	}
+	stmts = s.inDoubt(stmts)
 	s.out.stmts = stmts
 	for _, st := range stmts {
 		if st.Problem != "" {
@@ -180,7 +210,7 @@ func (s *resolving) analyse(text string) {
 				s.out.syntax, s.out.position = st.Problem, st.Cursor
 			}
 		}
-		s.checkEncoding(st)
+		s.checkSettings(st)
 	}
 	if s.out.loose && len(stmts) > 1 {
 		// One statement that cannot be read makes the boundaries of all unsure.
@@ -246,9 +276,27 @@ func (s *resolving) inTurn(stmts []*sqlmeta.Statement) []*sqlmeta.Statement {
 	return out
 }
 
-// checkEncoding refuses client encodings in which text cannot be read byte by byte.
-func (s *resolving) checkEncoding(st *sqlmeta.Statement) {
+// inDoubt marks each statement with what the catalogue does not show of the open
+// transaction and of those before it.
+func (s *resolving) inDoubt(stmts []*sqlmeta.Statement) []*sqlmeta.Statement {
+	d, out := s.doubt, slices.Clone(stmts) // they may be shared
+	for i, st := range stmts {
+		s.out.doubt = d
+		out[i] = d.mark(st, s.out.catalog)
+		d = d.after(st)
+	}
+	return out
+}
+
+// checkSettings refuses client encodings in which text cannot be read byte by byte,
+// and names that are Weir's own.
+func (s *resolving) checkSettings(st *sqlmeta.Statement) {
 	for _, c := range st.Effects.Settings {
+		if c.Name == "application_name" {
+			if problem := nameProblem(c); problem != "" {
+				s.out.refuse = problem
+			}
+		}
 		if c.Name != "client_encoding" && c.Name != "names" {
 			continue
 		}
@@ -267,8 +315,8 @@ func (s *resolving) describeCopies() {
 		if s.out.copied == nil {
 			s.out.copied = make([][]Column, len(s.out.stmts))
 		}
-		if !s.session.Certain || s.moved {
-			continue
+		if !s.session.Certain || s.moved || s.changed || s.settings.seesMore() {
+			continue // Weir's own connection may find other relations under the names
 		}
 		if cols, err := s.cfg.Describe(s.ctx, s.grant, s.session.SearchPath, st.Copy.Query); err == nil {
 			s.out.copied[i] = cols
@@ -291,11 +339,12 @@ func (s *resolving) executed(p *portal) []*flow.Action {
 		}
 		st = unreadable(text, problem)
 	}
-	s.out.stmts = []*sqlmeta.Statement{st}
+	s.out.reading = p.prep.reading
+	s.out.stmts = s.inDoubt([]*sqlmeta.Statement{st})
 	if st.Problem != "" {
 		s.out.loose = true
 	}
-	s.checkEncoding(st)
+	s.checkSettings(st)
 	s.describeCopies()
 	return s.actions(p.prep.bytes+p.bytes, p.params, p.digest)
 }
@@ -332,6 +381,9 @@ func (s *resolving) actions(size int64, params []string, bound []byte) []*flow.A
 	for i, st := range stmts {
 		a := &flow.Action{Accesses: st.Accesses, Functions: st.Functions, Problem: st.Problem,
 			Params: params, Text: recorded(st.Text), Bytes: size, Digest: digest(st.Text, bound)}
+		if len(st.Stored) > 0 {
+			a.Forbidden = s.hides(s.out.catalog).forbids(st)
+		}
 		if len(stmts) > 1 {
 			a.Bytes = int64(len(st.Text))
 		}

@@ -104,6 +104,8 @@ func (m *maskSet) origin(c *Column, st *sqlmeta.Statement) (info maskInfo, known
 	switch {
 	case r == nil || int(c.Attr) > len(r.Columns) || r.Columns[c.Attr-1] == "":
 		return maskInfo{c.Name, m.whole, sourceUnresolved}, true // newer than the catalogue
+	case m.doubt.of(r.Name) && len(m.columns) > 0:
+		return maskInfo{r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1], m.whole, sourceUnresolved}, true
 	case r.Kind == 'v' || r.Kind == 'm':
 		info.name = r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]
 		if m.tainted[r.OID] || (st != nil && st.Opaque && len(m.columns) > 0) {

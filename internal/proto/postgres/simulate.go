@@ -20,7 +20,7 @@ func (m *simulation) complete(s *resolving, st *sqlmeta.Statement) {
 	ef := &st.Effects
 	m.settings.complete(ef, "")
 	inner := func() *prepared {
-		p := &prepared{analysis: analysis{generation: noGeneration}}
+		p := &prepared{analysis: analysis{generation: noGeneration}, reading: s.out.reading}
 		if ef.Inner != nil {
 			p.text = ef.Inner.Text
 		}
@@ -85,6 +85,7 @@ func (m *simulation) current(s *resolving, p *prepared, session sqlmeta.Session)
 		return nil
 	}
 	defer func() { s.depth-- }()
+	p.reading.apply(&session)
 	stmts := s.statementsOf(p.text, session)
 	if len(stmts) != 1 {
 		return nil
