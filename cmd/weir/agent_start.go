@@ -386,6 +386,13 @@ func (a *agent) startSessions(ctx context.Context) error {
 		},
 		Now: time.Now, Log: a.log,
 	})
+	for _, b := range a.cfg.Backends {
+		if a.sessions.Handlers[b.Protocol] == nil {
+			text := fmt.Sprintf("backend %q: this version has no engine for protocol %s, so every connection to it is refused and recorded", b.Name, b.Protocol)
+			a.setProblem("backend "+b.Name, text)
+			a.log.Warn(text)
+		}
+	}
 	return nil
 }
 

@@ -194,4 +194,5 @@ const (
 	ReasonTimeout       Reason = "timeout"
 	ReasonCancelRequest Reason = "cancel_request"
 	ReasonInternal      Reason = "internal_error"
+	ReasonUnsupported   Reason = "unsupported_protocol" // no engine for the backend's protocol
 )

@@ -105,7 +105,7 @@ func (s *Server) Serve(ctx context.Context, c Conn) {
 		err = s.handle(ctx, h, c, g)
 		stop()
 	} else {
-		err = &End{Reason: flow.ReasonInternal, Err: fmt.Errorf("this version of weir has no engine for protocol %q", f.Protocol)}
+		err = &End{Reason: flow.ReasonUnsupported, Err: fmt.Errorf("this version of weir has no engine for protocol %q", f.Protocol)}
 	}
 	reason := reasonOf(ctx, err)
 	if recErr := g.finish(reason, err); recErr != nil {

@@ -419,6 +419,17 @@ func TestDrainEndsIdleFlows(t *testing.T) {
 	}
 }
 
+func TestProtocolWithoutEngineIsRefused(t *testing.T) {
+	w := newWorld(t)
+	delete(w.server.Handlers, flow.Postgres)
+	c, wait := w.client(t)
+	line(t, c, "")
+	wait()
+	if e := w.last(); e.Kind != auditlog.FlowRefused || e.Reason != string(flow.ReasonUnsupported) {
+		t.Errorf("end %+v", e)
+	}
+}
+
 // A fault in an engine ends its flow, not the agent, and is on record.
 func TestPanicEndsOneFlow(t *testing.T) {
 	w := newWorld(t)

@@ -13,6 +13,10 @@
 // suspended portal too (the server logs it as "execute fetch from"). Parse, Bind
 // and Describe are none; a refused Parse is recorded as a denial.
 //
+// A session's application_name begins as "weir:<flow> <the client's own>". A client
+// may set another one that does not begin with "weir:"; the process id in flow.open
+// still ties the server's log to the flow.
+//
 // The package never dials, never asks a client for a password and never writes
 // evidence; it knows policy only through the gate.
 package postgres
