@@ -163,8 +163,13 @@ func TestBytesPassBothWays(t *testing.T) {
 	var wg sync.WaitGroup
 	var gotUp, gotDown []byte
 	wg.Go(func() { _, _ = client.Write(up); _ = client.CloseWrite() })
-	wg.Go(func() { _, _ = server.Write(down) })
-	wg.Go(func() { gotUp, _ = io.ReadAll(server); _ = server.CloseWrite() })
+	wg.Go(func() {
+		var written sync.WaitGroup
+		written.Go(func() { _, _ = server.Write(down) })
+		gotUp, _ = io.ReadAll(server)
+		written.Wait()
+		_ = server.CloseWrite()
+	})
 	wg.Go(func() { gotDown, _ = io.ReadAll(client) })
 	wg.Wait()
 	wait()
