@@ -148,8 +148,13 @@ type Action struct {
 	Text      string   // at most MaxRecordedText bytes of it
 	Params    []string // bind parameters as text; "\x..." for binary ones
 	Functions []string // every function called, "schema.name"
-	Digest    string   // "sha256:" and hex, over the exact bytes that would be forwarded
-	Bytes     int64    // length of the client's message, bytes
+	// Languages of the functions called, without those of the server's own; and
+	// whether one of them runs with its owner's rights.
+	Languages       []string
+	SecurityDefiner bool
+	Columns         ColumnUse
+	Digest          string // "sha256:" and hex, over the exact bytes that would be forwarded
+	Bytes           int64  // length of the client's message, bytes
 	// Problem says why an action is unreadable ("" otherwise). Its accesses are
 	// then {Unknown, ""}.
 	Problem string
@@ -157,6 +162,26 @@ type Action struct {
 	// pass whatever its rules say, in words for the user and the record; "" when there
 	// is none. An engine finds out, the gate denies.
 	Forbidden string
+	// Spends is what the action takes out of budgets that an obligation of the policy
+	// gives its principal. An engine finds out, the gate takes it when the action may
+	// run, and denies when there is not enough left.
+	Spends []Spend
+}
+
+// ColumnUse names the columns that an action touches, "schema.table.column" each.
+type ColumnUse struct {
+	Read    []string
+	Written []string
+	Tested  []string // where their values decide what happens: WHERE, ORDER BY, ...
+}
+
+// Spend is what an action takes out of one budget: tests of a masked column.
+type Spend struct {
+	Policy, Mask string
+	Column       string // schema.table.column, for people and the record
+	Tests        int
+	Limit        int           // that the budget holds
+	Per          time.Duration // the time in which that many may be spent
 }
 
 // MaxRecordedText bounds the statement text in a record; Digest and Bytes cover

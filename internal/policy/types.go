@@ -93,7 +93,10 @@ type Mask struct {
 	Fields     []string // JSONPath, for http and kubernetes
 	With       string   // redact | last4 | null | hash | token | email
 	Predicates string   // deny | allow | budget; "" in the file: deny
-	Budget     int      // with budget: how many tests, at least 1
+	// Budget is how many tests a principal has in each Per: with budget of any kind, with
+	// deny of equality with a value; at least 1.
+	Budget int
+	Per    time.Duration
 
 	unlessGroups []string
 }

@@ -22,6 +22,7 @@ type Catalog struct {
 	types         map[uint32]Type
 	operators     map[string][]Operator // of users and extensions, by name
 	digest        [sha256.Size]byte     // of all of it: two servers' catalogues differ
+	bodies        *bodies               // nil: none are known
 	// Extension and built-in objects live in pg_catalog like any other.
 }
 
@@ -35,6 +36,9 @@ type Relation struct {
 	// Generated marks stored generated columns (attgenerated), by attnum-1; nil for
 	// none. COPY without a column list leaves them out.
 	Generated []bool
+	// GeneratedFrom names the columns that the expression of a stored generated column
+	// reads, by attnum-1; nil for none.
+	GeneratedFrom [][]int16
 	// BaseColumns: for views, every {relation OID, attnum} that its rule reads,
 	// through views below it. attnum 0 stands for the whole row.
 	// NoColumn stands for a relation that is read without any of its columns.
@@ -65,6 +69,8 @@ type Function struct {
 	Volatility      byte // i s v
 	SecurityDefiner bool
 	BuiltIn         bool // OID below 16384 (FirstNormalObjectId)
+	// Extension is the extension that it belongs to, "" for none.
+	Extension string
 }
 
 // NewCatalog indexes what a loader read. The maps of the result must not be

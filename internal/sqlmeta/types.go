@@ -27,6 +27,10 @@ type Session struct {
 	// Cursor finds the query of an open cursor by name, for FETCH and MOVE.
 	Cursor func(name string) *Statement
 
+	// Offline is set where no database can be asked: relations that the catalogue does
+	// not have are then taken for tables with the columns that the text gives them.
+	Offline bool
+
 	inNewSchema bool // the first of SearchPath is being created by CREATE SCHEMA
 }
 
@@ -57,6 +61,18 @@ type Statement struct {
 	// statement come from nowhere.
 	Stored []*Statement
 
+	// Output is what each column of the rows that it returns can carry, in order; nil
+	// when the text does not show how many there are. All is what any of them can.
+	Output []Output
+	All    Lineage
+	Tests  []Test
+	Uses   flow.ColumnUse
+	// Languages of the functions that it calls, sorted, without those of the server;
+	// SecurityDefiner is set when one of them runs with its owner's rights.
+	Languages       []string
+	SecurityDefiner bool
+
+	wants   []Definition
 	env     envKey // what of the session it was analysed under
 	looksUp bool   // it depends on Session.Prepared, Cursor or Temp
 	carried []carrier

@@ -1,0 +1,93 @@
+package sqlmeta
+
+import "strings"
+
+// Column is a column of a base relation: of a table, a foreign table or a relation
+// that the catalogue does not know, never of a view that it knows.
+type Column struct {
+	ColumnID // Relation 0: the catalogue does not know it; Attr 0: the whole row
+	Schema   string
+	Table    string
+	Name     string // "" for the whole row
+}
+
+// String is schema.table.column as a policy's masks name it, "*" for a whole row.
+func (c Column) String() string {
+	name := "*"
+	if c.Name != "" {
+		name = c.Name
+	}
+	return c.Schema + "." + c.Table + "." + name
+}
+
+// Lineage is what a value can carry.
+type Lineage struct {
+	Columns []Column // sorted, each once
+	// Plain is set when the value is always that of one of Columns, or a constant:
+	// renamed, united, behind a view or a cast to text, but not computed.
+	Plain bool
+	// Unknown says why the value can carry more than Columns, "" when it cannot.
+	Unknown string
+}
+
+// Output is one column of the rows that a statement returns.
+type Output struct {
+	Name string // as the server names it; "" when the text does not show it
+	Lineage
+}
+
+// TestKind is how much a test of a column can tell.
+type TestKind uint8
+
+// The kinds of tests, from the least telling.
+const (
+	// Equal compares the column, as it is, with one value: a literal or a bind
+	// parameter.
+	Equal TestKind = iota
+	// Compare is any other test of one row's column with values that stand in the
+	// statement, and anything that puts rows in an order or in groups: it tells about
+	// one bit for each row.
+	Compare
+	// Free holds the column against other data, or lets it decide how many rows
+	// there are: how much that tells has no bound.
+	Free
+)
+
+// String is the kind in the words of the record.
+func (k TestKind) String() string { return [...]string{"equal", "compare", "free"}[k] }
+
+// Test is a place of a statement where values of columns decide what happens,
+// rather than only being shown: a condition, an order, a group.
+type Test struct {
+	Lineage
+	Kind   TestKind
+	Values int    // how many values it is held against, at least 1
+	Where  string // "WHERE", "ORDER BY", "a calculation that can fail", ...
+}
+
+// Stored is what a statement stores in one column of a relation that outlives the
+// session.
+type Stored struct {
+	Target Column // Name "" when the text does not show the column
+	Lineage
+}
+
+// Describe puts a lineage into words for people.
+func (l *Lineage) Describe() string {
+	parts := make([]string, 0, len(l.Columns)+1)
+	for _, c := range l.Columns {
+		parts = append(parts, c.String())
+	}
+	if l.Unknown != "" {
+		parts = append(parts, "what weir cannot follow ("+l.Unknown+")")
+	}
+	switch {
+	case len(parts) == 0:
+		return "no column"
+	case l.Plain && len(parts) == 1:
+		return parts[0]
+	case l.Plain:
+		return "one of " + strings.Join(parts, ", ")
+	}
+	return "computed from " + strings.Join(parts, ", ")
+}
