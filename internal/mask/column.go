@@ -29,6 +29,8 @@ type Column struct {
 	key    *Key
 	set    *Set
 
+	hideNulls bool
+
 	Masked int64   // values replaced whole
 	Hits   []int64 // findings, by the index of the set's detectors
 }

@@ -79,14 +79,6 @@ func newRealWorld(t testing.TB) *world {
 			d, err := cache.Defaults(ctx, key(g))
 			return Defaults{d.SearchPath, d.Role}, err
 		}
-		c.Describe = func(ctx context.Context, g session.Grant, path []string, q string) ([]Column, error) {
-			fields, err := cache.Describe(ctx, key(g), path, q)
-			out := make([]Column, len(fields))
-			for i, f := range fields {
-				out[i] = Column{Name: f.Name, Relation: f.Relation, Attr: f.Attr, Type: f.Type}
-			}
-			return out, err
-		}
 	})
 	w.set(func() {
 		w.decide = set.Decide
