@@ -30,8 +30,6 @@ type Column struct {
 	set    *Set
 	nulls  bool // NULLs are replaced too
 
-	hideNulls bool
-
 	Masked int64   // values replaced whole
 	Hits   []int64 // findings, by the index of the set's detectors
 }

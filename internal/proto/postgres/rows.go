@@ -224,7 +224,7 @@ func (p *plan) appendRow(dst, body []byte) (out []byte, changed bool, err error)
 			return dst, false, fmt.Errorf("DataRow: %w", errMalformed)
 		}
 		end := value + int(max(n, 0))
-		if !c.Idle() && (n >= 0 || c.HidesNulls()) {
+		if !c.Idle() {
 			if dst, mark, done, err = appendValue(dst, body, c, mark, done, at, value, end); err != nil {
 				return dst, false, err
 			}
