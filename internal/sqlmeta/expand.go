@@ -1,6 +1,7 @@
 package sqlmeta
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -13,6 +14,9 @@ type expansion struct {
 	cuts   int             // how often that ended a look
 	wanted map[uint32]bool
 	wants  []Definition
+	// leans counts functions that were read under a search path that is not their own:
+	// what rests on one of them depends on the session.
+	leans int
 }
 
 func (x *expansion) want(d Definition) {
@@ -116,32 +120,41 @@ func (t *tracer) view(r *Relation) row {
 	if found, ok := t.w.c.viewRow(r.OID); ok {
 		return found
 	}
-	d, ok := t.w.c.definition(r.OID)
-	if !ok {
-		return t.opaqueView(r, "")
+	wants, cuts, leans := len(t.x.wants), t.x.cuts, t.x.leans
+	out := t.readView(r)
+	out.names = r.Columns
+	for i, name := range r.Columns { // a mask may name the view's own columns
+		v := value{Lineage: out.values[i].Lineage}
+		v.join(Lineage{Plain: true, Columns: []Column{{ColumnID{r.OID, int16(i + 1)}, r.Schema, r.Name, name}}})
+		out.values[i] = v
 	}
+	if len(t.x.wants) == wants && t.x.cuts == cuts && t.x.leans == leans {
+		t.w.c.keepView(r.OID, out)
+	}
+	return out
+}
+
+// readView is the rows of a view's definition.
+func (t *tracer) readView(r *Relation) row {
+	d, ok := t.w.c.definition(r.OID)
 	body := t.w.c.body(r.OID)
 	switch {
-	case body == nil:
+	case ok && body == nil:
 		t.x.want(d)
 		return t.opaqueView(r, "a view that is not read yet")
-	case body.Problem != "" || len(body.Statements) != 1:
+	case body == nil || body.Problem != "" || len(body.Statements) != 1:
 		return t.opaqueView(r, "")
 	case t.x.active[r.OID]:
 		t.x.cuts++
 		return t.opaqueView(r, "a view that reads itself")
 	}
-	wants, cuts := len(t.x.wants), t.x.cuts
 	t.x.active[r.OID] = true
+	defer delete(t.x.active, r.OID)
 	out := t.inside(d).rowsOf(body.Statements[0].GetStmt(), nil)
-	delete(t.x.active, r.OID)
 	if out.open || len(out.values) != len(r.Columns) {
-		out = t.opaqueView(r, "")
+		return t.opaqueView(r, "")
 	}
-	out.names = r.Columns
-	if len(t.x.wants) == wants && t.x.cuts == cuts {
-		t.w.c.keepView(r.OID, out)
-	}
+	out.values = slices.Clone(out.values)
 	return out
 }
 
@@ -180,11 +193,18 @@ func (t *tracer) opaqueView(r *Relation, why string) row {
 func (t *tracer) inside(d Definition) *tracer {
 	s := *t.w.s
 	s.Temp, s.Prepared, s.Cursor, s.inNewSchema = nil, nil, nil, false
-	if d.SearchPath != nil || d.Kind == ViewDefinition {
+	caller := t.caller
+	switch {
+	case d.Kind == ViewDefinition:
 		s.SearchPath, s.Certain = d.SearchPath, true
+	case d.SearchPath != nil:
+		s.SearchPath, s.Certain = d.SearchPath, true
+		caller = &s
+	default:
+		s.SearchPath, s.Certain = caller.SearchPath, caller.Certain
 	}
 	w := &walker{s: &s, c: t.w.c, st: &Statement{}}
-	return &tracer{w: w, x: t.x, found: newFindings()}
+	return &tracer{w: w, x: t.x, caller: caller, found: newFindings()}
 }
 
 // effect is what a function can read by itself, apart from its arguments.
@@ -242,7 +262,8 @@ func (t *tracer) function(f *Function) value {
 	}
 	key := effectKey{f.OID, ""}
 	if d.SearchPath == nil {
-		key.path = t.w.s.pathKey()
+		key.path = t.caller.pathKey()
+		t.x.leans++
 	}
 	e, ok := t.w.c.effect(key)
 	if !ok {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Column is a column of a base relation: of a table, a foreign table or a relation
-// that the catalogue does not know, never of a view that it knows.
+// Column is a column of a table or view. A value that comes through a view carries the
+// view's column as well as those of the tables behind it.
 type Column struct {
 	ColumnID // Relation 0: the catalogue does not know it; Attr 0: the whole row
 	Schema   string

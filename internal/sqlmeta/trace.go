@@ -17,9 +17,12 @@ import (
 // It never guesses in favour of the reader: a name that it cannot resolve is
 // unknown, a node that it does not know can carry whatever stands below it.
 type tracer struct {
-	w    *walker    // of the statement: session, catalogue and where findings go
-	x    *expansion // shared with the tracers of views and functions
-	ctes *namedRows
+	w *walker    // of the statement: session, catalogue and where findings go
+	x *expansion // shared with the tracers of views and functions
+	// caller is under whose search path functions run that set none: a view's text has
+	// its own, what it calls has not.
+	caller *Session
+	ctes   *namedRows
 
 	// Of a body: names of parameters and variables, which are no columns. What is
 	// assigned to them comes from the same body.
@@ -60,7 +63,7 @@ type namedRows struct {
 }
 
 func (w *walker) newTracer() *tracer {
-	return &tracer{w: w, found: newFindings(), x: &expansion{active: make(map[uint32]bool), wanted: make(map[uint32]bool)}}
+	return &tracer{w: w, caller: w.s, found: newFindings(), x: &expansion{active: make(map[uint32]bool), wanted: make(map[uint32]bool)}}
 }
 
 func newFindings() *findings {

@@ -46,24 +46,21 @@ type columnMask struct {
 // any reports whether anything at all may have to be masked.
 func (m *maskSet) any() bool { return m != nil && (m.byColumn || m.set != nil) }
 
+// newMaskSet makes the set of a principal's masks in a database.
 func newMaskSet(config *MaskConfig, masks []*policy.Mask, cat *sqlmeta.Catalog) (*maskSet, error) {
-	m := &maskSet{config: config, catalog: cat, whole: mask.Redact, columns: make(map[sqlmeta.ColumnID]columnMask),
-		relations: make(map[uint32][]sqlmeta.ColumnID), tainted: make(map[uint32]bool), resources: make(map[string]struct{})}
+	m, err := newColumnMasks(masks, cat)
+	if err != nil {
+		return nil, err
+	}
+	m.config = config
 	var rules []mask.Rule
-	methods := make([]mask.Method, len(masks))
-	for i, p := range masks {
+	for _, p := range masks {
 		method, err := mask.ParseMethod(p.With)
 		if err != nil {
 			return nil, err
 		}
-		methods[i] = method
 		for _, d := range p.Detect {
 			rules = append(rules, mask.Rule{Detector: d, Method: method})
-		}
-		if len(p.Columns) > 0 {
-			m.byColumn = true
-			m.policies = append(m.policies, p)
-			m.whole = mask.Strictest(m.whole, method)
 		}
 	}
 	if len(rules) > 0 {
@@ -71,11 +68,29 @@ func newMaskSet(config *MaskConfig, masks []*policy.Mask, cat *sqlmeta.Catalog) 
 		if config.Custom != nil {
 			custom = config.Custom()
 		}
-		set, err := mask.Compile(rules, custom, config.Key)
+		if m.set, err = mask.Compile(rules, custom, config.Key); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// newColumnMasks is the part of the set that names columns.
+func newColumnMasks(masks []*policy.Mask, cat *sqlmeta.Catalog) (*maskSet, error) {
+	m := &maskSet{catalog: cat, whole: mask.Redact, columns: make(map[sqlmeta.ColumnID]columnMask),
+		relations: make(map[uint32][]sqlmeta.ColumnID), tainted: make(map[uint32]bool), resources: make(map[string]struct{})}
+	methods := make([]mask.Method, len(masks))
+	for i, p := range masks {
+		method, err := mask.ParseMethod(p.With)
 		if err != nil {
 			return nil, err
 		}
-		m.set = set
+		methods[i] = method
+		if len(p.Columns) > 0 {
+			m.byColumn = true
+			m.policies = append(m.policies, p)
+			m.whole = mask.Strictest(m.whole, method)
+		}
 	}
 	if m.byColumn && cat != nil {
 		m.match(masks, methods)
