@@ -13,6 +13,7 @@ import (
 
 // condition evaluates what decides whether something happens.
 func (t *tracer) condition(n *pg.Node, s *scope, where string) value {
+	t.conditions = t.conditions || n != nil
 	switch x := n.GetNode().(type) {
 	case nil:
 		return constant()
@@ -47,6 +48,7 @@ func (t *tracer) quietly(f func() value) value {
 
 // decides makes a test of an expression as a whole.
 func (t *tracer) decides(n *pg.Node, s *scope, where string) value {
+	t.conditions = true
 	v := t.quietly(func() value { return t.value(n, s) })
 	if v.Empty() {
 		return v

@@ -87,6 +87,11 @@ func (t *tracer) operation(x *pg.A_Expr, s *scope) value {
 
 // call is a function, an aggregate or a window function.
 func (t *tracer) call(f *pg.FuncCall, s *scope) value {
+	if len(f.GetArgs()) > maxColumns {
+		v := t.fold(f.GetArgs(), s)
+		v.join(unknownValue("a call with more arguments than any function has").Lineage)
+		return v
+	}
 	args := t.values(f.GetArgs(), s)
 	for i, n := range f.GetArgs() {
 		if named := n.GetNamedArgExpr(); named != nil {

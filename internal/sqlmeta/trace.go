@@ -34,8 +34,9 @@ type tracer struct {
 	// fail in it tells no more than the test.
 	deciding int
 
-	implied value // of functions that operators run; see imply
-	found   *findings
+	implied    value // of functions that operators run; see imply
+	conditions bool  // there are any
+	found      *findings
 }
 
 // findings is what a trace came across, of one statement or one body.
@@ -125,6 +126,17 @@ func testedNames(list []Test) []string {
 	return sorted(names)
 }
 
+// fold is what is computed from all of a list, which may be long.
+func (t *tracer) fold(list []*pg.Node, s *scope) value {
+	out := constant()
+	for _, n := range list {
+		v := t.value(n, s)
+		out.join(v.Lineage)
+	}
+	out.Plain = out.Empty()
+	return out
+}
+
 // values evaluates a list of expressions.
 func (t *tracer) values(list []*pg.Node, s *scope) []value {
 	out := make([]value, 0, len(list))
@@ -147,7 +159,7 @@ func (t *tracer) value(n *pg.Node, s *scope) value {
 	case *pg.Node_AExpr:
 		return t.operation(x.AExpr, s)
 	case *pg.Node_BoolExpr:
-		return computed(t.values(x.BoolExpr.GetArgs(), s)...)
+		return t.fold(x.BoolExpr.GetArgs(), s)
 	case *pg.Node_FuncCall:
 		return t.call(x.FuncCall, s)
 	case *pg.Node_TypeCast:
@@ -167,7 +179,9 @@ func (t *tracer) value(n *pg.Node, s *scope) value {
 	case *pg.Node_RowExpr:
 		return t.rowOf(x.RowExpr, s)
 	case *pg.Node_List:
-		return computed(t.values(x.List.GetItems(), s)...)
+		return t.fold(x.List.GetItems(), s)
+	case *pg.Node_AArrayExpr:
+		return t.fold(x.AArrayExpr.GetElements(), s)
 	case *pg.Node_SelectStmt:
 		r := t.query(x.SelectStmt, s)
 		return r.all()
@@ -385,6 +399,9 @@ func (t *tracer) indirection(x *pg.A_Indirection, s *scope) value {
 }
 
 func (t *tracer) rowOf(x *pg.RowExpr, s *scope) value {
+	if len(x.GetArgs()) > maxColumns {
+		return t.fold(x.GetArgs(), s)
+	}
 	parts := t.values(x.GetArgs(), s)
 	v := computed(parts...)
 	r := row{}
@@ -427,9 +444,10 @@ func (t *tracer) cast(x *pg.TypeCast, s *scope) value {
 		schema = names[len(names)-2]
 	}
 	for _, c := range t.w.c.castsTo(schema, names[len(names)-1]) {
-		f := callee{schema: c.FunctionSchema, name: c.Function}
-		out.join(t.effect(f).Lineage)
-		t.w.call(f)
+		if f := (callee{schema: c.FunctionSchema, name: c.Function}); !t.w.c.contained(f) {
+			out.join(t.effect(f).Lineage)
+			t.w.call(f)
+		}
 	}
 	out.Plain = out.Empty()
 	return out

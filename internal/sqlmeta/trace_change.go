@@ -310,6 +310,9 @@ func (w *walker) trace(m proto.Message) {
 			t.definition(x, n.GetRangeVar())
 		}
 	}
+	if t.conditions { // where in them an operator stands is not followed
+		t.test(t.implied, Free, 1, "an operator")
+	}
 	w.collect(t.found, t.x)
 }
 
@@ -319,7 +322,6 @@ func (t *tracer) impliedCalls() {
 	for _, c := range t.w.implied {
 		v.join(t.effect(c).Lineage)
 	}
-	t.test(v, Free, 1, "an operator")
 	t.w.st.All.join(v.Lineage)
 	t.implied = v
 }

@@ -72,23 +72,36 @@ func zip(a, b row) row {
 
 func (t *tracer) valueLists(lists []*pg.Node, outer *scope) row {
 	var out row
-	for i, n := range lists {
-		var r row
-		for k, v := range t.values(n.GetList().GetItems(), &scope{outer: outer}) {
-			r.add("column"+itoa(int64(k+1)), v)
-		}
-		if i == 0 {
-			out = r
-		} else {
-			out = zip(out, r)
+	s := &scope{outer: outer}
+	width := len(lists[0].GetList().GetItems())
+	for k := range min(width, maxColumns) {
+		out.add("column"+itoa(int64(k+1)), constant())
+	}
+	out.rest = constant()
+	for _, n := range lists {
+		for k, item := range n.GetList().GetItems() {
+			v := t.value(item, s)
+			if k < len(out.values) {
+				out.values[k].join(v.Lineage)
+			} else { // an error to the server
+				out.open = true
+				out.rest.join(v.Lineage)
+			}
 		}
 	}
 	return out
 }
 
+// maxColumns is how many columns the server lets a row have (MaxTupleAttributeNumber,
+// htup_details.h).
+const maxColumns = 1664
+
 // targets is a target list, or RETURNING.
 func (t *tracer) targets(list []*pg.Node, s *scope) row {
 	var out row
+	if len(list) > maxColumns { // which the server refuses
+		return row{open: true, rest: t.fold(list, s)}
+	}
 	for _, n := range list {
 		x := n.GetResTarget()
 		if isStar(x.GetVal()) {
