@@ -21,9 +21,21 @@ type expansion struct {
 
 func (x *expansion) want(d Definition) {
 	if !x.wanted[d.OID] {
+		if x.wanted == nil {
+			x.wanted = make(map[uint32]bool)
+		}
 		x.wanted[d.OID] = true
 		x.wants = append(x.wants, d)
 	}
+}
+
+// enter notes that a view or function is being looked into, until leave is called.
+func (x *expansion) enter(oid uint32) (leave func()) {
+	if x.active == nil {
+		x.active = make(map[uint32]bool)
+	}
+	x.active[oid] = true
+	return func() { delete(x.active, oid) }
 }
 
 // relation is the columns of whatever a relation's name can mean, and its schema when
@@ -110,7 +122,7 @@ func (t *tracer) unknownRelation(n named) row {
 		}
 		return row{open: true, rest: v}
 	case t.w.s.Offline:
-		return row{open: true, table: &n, rest: value{Lineage: Lineage{Columns: []Column{{Schema: n.schema, Table: n.name}}}}}
+		return row{open: true, tables: []named{n}, rest: value{Lineage: Lineage{Columns: []Column{{Schema: n.schema, Table: n.name}}}}}
 	}
 	return row{open: true, rest: unknownValue("relation " + n.resource() + ", which is not in the catalogue")}
 }
@@ -148,8 +160,7 @@ func (t *tracer) readView(r *Relation) row {
 		t.x.cuts++
 		return t.opaqueView(r, "a view that reads itself")
 	}
-	t.x.active[r.OID] = true
-	defer delete(t.x.active, r.OID)
+	defer t.x.enter(r.OID)()
 	out := t.inside(d).rowsOf(body.Statements[0].GetStmt(), nil)
 	if out.open || len(out.values) != len(r.Columns) {
 		return t.opaqueView(r, "")
@@ -272,9 +283,9 @@ func (t *tracer) function(f *Function) value {
 			return constant()
 		}
 		wants, cuts := len(t.x.wants), t.x.cuts
-		t.x.active[f.OID] = true
+		leave := t.x.enter(f.OID)
 		e = t.readBody(d, body, name)
-		delete(t.x.active, f.OID)
+		leave()
 		if len(t.x.wants) == wants && t.x.cuts == cuts {
 			t.w.c.keepEffect(key, e)
 		}

@@ -70,6 +70,13 @@ func (t *tracer) equality(x *pg.A_Expr, s *scope, where string) (value, bool) {
 		return value{}, false
 	}
 	left, right := x.GetLexpr(), []*pg.Node{x.GetRexpr()}
+	if a, b := left.GetRowExpr().GetArgs(), right[0].GetRowExpr().GetArgs(); len(a) > 0 && len(a) == len(b) {
+		out := constant()
+		for i := range a { // (a, b) = ('x', 'y')
+			out.join(t.compare(a[i], b[i:i+1], s, where).Lineage)
+		}
+		return out, true
+	}
 	switch x.GetKind() {
 	case pg.A_Expr_Kind_AEXPR_OP, pg.A_Expr_Kind_AEXPR_DISTINCT, pg.A_Expr_Kind_AEXPR_NOT_DISTINCT:
 		if isValue(left) {

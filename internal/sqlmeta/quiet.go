@@ -22,7 +22,7 @@ var quietFunctions = set(`
 	count min max sum avg any_value string_agg array_agg json_agg jsonb_agg xmlagg bool_and bool_or every
 	row_number rank dense_rank percent_rank cume_dist lag lead first_value last_value
 	json_typeof jsonb_typeof hash_record hashtext starts_with strpos
-	stddev stddev_pop stddev_samp variance var_pop var_samp ascii position
+	mode percentile_disc percentile_cont stddev stddev_pop stddev_samp variance var_pop var_samp ascii position
 `)
 
 // quietFirst succeed for every value of their first argument when the others stand in

@@ -64,11 +64,11 @@ type namedRows struct {
 }
 
 func (w *walker) newTracer() *tracer {
-	return &tracer{w: w, caller: w.s, found: newFindings(), x: &expansion{active: make(map[uint32]bool), wanted: make(map[uint32]bool)}}
+	return &tracer{w: w, caller: w.s, found: newFindings(), x: &expansion{}}
 }
 
 func newFindings() *findings {
-	f := &findings{seen: make(map[testKey]int), writes: make(map[string]struct{})}
+	f := &findings{}
 	f.read.Plain, f.calls.Plain = true, true
 	return f
 }
@@ -97,8 +97,19 @@ func (f *findings) test(next Test) {
 	} else if len(f.tests) > maxTests {
 		return
 	}
+	if f.seen == nil {
+		f.seen = make(map[testKey]int, 8)
+	}
 	f.seen[key] = len(f.tests)
 	f.tests = append(f.tests, next)
+}
+
+// wrote notes a column that is written to.
+func (f *findings) wrote(column string) {
+	if f.writes == nil {
+		f.writes = make(map[string]struct{}, 4)
+	}
+	f.writes[column] = struct{}{}
 }
 
 func sorted(m map[string]struct{}) []string {
@@ -119,7 +130,7 @@ func columnNames(list []Column) []string {
 func testedNames(list []Test) []string {
 	names := make(map[string]struct{}, len(list))
 	for i := range list {
-		if list[i].Unknown == "" {
+		if list[i].Unknown == "" && list[i].Where != canFail {
 			names[list[i].Column.String()] = struct{}{}
 		}
 	}
@@ -344,6 +355,8 @@ func (t *tracer) part(v value, relation bool, name string) value {
 			return c
 		case relation && systemColumns[name]:
 			return constant()
+		case v.row.tables != nil:
+			return c
 		case !certain:
 			v = value{Lineage: c.Lineage}
 		}
@@ -528,10 +541,13 @@ func (t *tracer) subLink(x *pg.SubLink, s *scope) value {
 	return computed(t.value(x.GetTestexpr(), s), r.all())
 }
 
+// canFail is a test that is none to who wrote it.
+const canFail = "a calculation that can fail"
+
 // mayFail notes that whether a statement succeeds depends on a value, which one can
 // ask for without seeing it: 1 / (value - 5).
 func (t *tracer) mayFail(v value) {
 	if t.deciding == 0 && !v.Empty() {
-		t.test(v, Compare, 1, "a calculation that can fail")
+		t.test(v, Compare, 1, canFail)
 	}
 }

@@ -88,7 +88,7 @@ func lasting(targets []named) bool {
 func (t *tracer) store(g *goal, name string, v value) {
 	v.join(t.implied.Lineage)
 	c := g.column(name)
-	t.found.writes[c.String()] = struct{}{}
+	t.found.wrote(c.String())
 	if g.lasting && !v.Empty() {
 		t.found.stored = append(t.found.stored, Stored{c, v.Lineage})
 	}
@@ -98,9 +98,7 @@ func (t *tracer) store(g *goal, name string, v value) {
 func (t *tracer) beside(g *goal, list []*pg.Node, outer *scope) *scope {
 	s := &scope{outer: outer}
 	s.add(g.item)
-	for _, n := range list {
-		s.add(t.source(n, s))
-	}
+	t.sources(list, s)
 	return s
 }
 
@@ -367,7 +365,7 @@ func (w *walker) traceCopy(t *tracer, x *pg.CopyStmt) {
 	}
 	if x.GetIsFrom() {
 		for _, name := range names {
-			t.found.writes[g.column(name).String()] = struct{}{}
+			t.found.wrote(g.column(name).String())
 		}
 		return
 	}

@@ -357,11 +357,24 @@ func (t *tracer) rowsOf(n *pg.Node, outer *scope) row {
 // from evaluates FROM: what stands to the left is seen by functions and LATERAL.
 func (t *tracer) from(list []*pg.Node, outer *scope) *scope {
 	s := &scope{outer: outer}
+	t.sources(list, s)
+	return s
+}
+
+// sources adds elements of FROM to a scope.
+func (t *tracer) sources(list []*pg.Node, s *scope) {
+	if len(list) > maxFrom {
+		v := t.took(unknownValue("more elements of FROM than weir follows"))
+		s.add(item{columns: row{open: true, rest: v}})
+		return
+	}
 	for _, n := range list {
 		s.add(t.source(n, s))
 	}
-	return s
 }
+
+// maxFrom bounds the elements of one FROM.
+const maxFrom = 2048
 
 // source is one element of FROM. s holds what stands to its left, and outside.
 func (t *tracer) source(n *pg.Node, s *scope) item {
@@ -557,7 +570,7 @@ func (t *tracer) merge(using []string, left, right row) row {
 		shared[name] = true
 	}
 	for _, side := range []*row{&left, &right} {
-		rest := row{open: side.open, rest: side.rest}
+		rest := row{open: side.open, rest: side.rest, tables: side.tables}
 		for i, name := range side.names {
 			if !shared[name] {
 				rest.add(name, side.values[i])
