@@ -173,11 +173,15 @@ var noKey = regexp.MustCompile(`^no such (key|attribute)`)
 type sizeHints struct{}
 
 var sizes = map[string]uint64{
-	"action.text":      64 << 10, // flow.MaxRecordedText
-	"action.params":    1000,
-	"action.functions": 1000,
-	"action.resources": 1000,
-	"principal.groups": 1000,
+	"action.text":            64 << 10, // flow.MaxRecordedText
+	"action.params":          1000,
+	"action.functions":       1000,
+	"action.resources":       1000,
+	"action.columns_read":    1000,
+	"action.columns_written": 1000,
+	"action.columns_tested":  1000,
+	"action.languages":       16,
+	"principal.groups":       1000,
 }
 
 const (

@@ -76,13 +76,6 @@ const (
 	MaskEmail  = "email"
 )
 
-// What testing a masked column (WHERE, ORDER BY, ...) is answered with.
-const (
-	PredicatesDeny   = "deny"
-	PredicatesAllow  = "allow"
-	PredicatesBudget = "budget"
-)
-
 // Mask is one mask of a policy as it applies to a principal at a backend. Masks
 // are shared and must not be changed.
 type Mask struct {
@@ -93,8 +86,9 @@ type Mask struct {
 	Fields     []string // JSONPath, for http and kubernetes
 	With       string   // redact | last4 | null | hash | token | email
 	Predicates string   // deny | allow | budget; "" in the file: deny
-	// Budget is how many tests a principal has in each Per: with budget of any kind, with
-	// deny of equality with a value; at least 1.
+	// Budget is how many tests a principal has in any time as long as Per: with
+	// budget of every bounded kind, with deny of equality with a value. Both are set
+	// with deny and budget, and zero with allow.
 	Budget int
 	Per    time.Duration
 
