@@ -178,19 +178,22 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 	} else {
 		d.Refusal = g.expired()
 	}
-	verdicts := make([]policy.Decision, len(actions))
+	decided := make([]decided, len(actions))
 	for i, a := range actions {
 		if a.ID == "" {
 			a.ID = ulid.Make().String()
 		}
 		if d.Refusal != nil {
-			verdicts[i] = policy.Decision{Verdict: flow.Deny, Reason: d.Refusal.Message}
+			decided[i] = refusedBy(auditlog.BySignIn, d.Refusal.Message)
 			continue
 		}
-		verdicts[i] = pol.Decide(g.input(a))
+		decided[i].Decision = pol.Decide(g.input(a))
 	}
 	if d.Refusal == nil {
-		d.Refusal = g.firstRefusal(actions, verdicts)
+		d.Refusal = g.firstRefusal(actions, decided)
+	}
+	if d.Refusal == nil && !g.server.Observe {
+		d.Refusal = g.spend(mode, actions, decided)
 	}
 	if d.Refusal != nil && g.server.Observe && !d.Refusal.Fatal {
 		d.allowed = true
@@ -201,7 +204,7 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 		d.Masks = g.masks(pol)
 		return d
 	}
-	if err := g.recordIntents(ctx, d, verdicts, actions); err != nil {
+	if err := g.recordIntents(ctx, d, decided, actions); err != nil {
 		return &Decision{Revision: d.Revision, Refusal: g.unrecordable(err)}
 	}
 	if !d.allowed {
@@ -235,22 +238,37 @@ func (g *Gate) masks(pol Policy) []*policy.Mask {
 	return pol.Masks(g.Principal(), g.flow.Backend)
 }
 
+// decided is what was decided on one action.
+type decided struct {
+	policy.Decision
+	by   string // auditlog.By*; "" when the policy's rules decided
+	left []int  // of the budgets that the action's spends are of; nil when nobody asked
+}
+
+// refusedBy is the denial of an action that no rule denies.
+func refusedBy(by, reason string) decided {
+	return decided{by: by, Decision: policy.Decision{Verdict: flow.Deny, Reason: reason}}
+}
+
 // recordIntents writes one event per action; the whole list is durable or none.
-func (g *Gate) recordIntents(ctx context.Context, d *Decision, verdicts []policy.Decision, actions []*flow.Action) error {
+func (g *Gate) recordIntents(ctx context.Context, d *Decision, decided []decided, actions []*flow.Action) error {
 	events := make([]*auditlog.Event, len(actions))
 	for i, a := range actions {
+		one := &decided[i]
 		ev := g.event(auditlog.ActionEvent)
-		ev.Action = actionEvent(a)
-		ev.Verdict, ev.Rule, ev.Policy = string(verdicts[i].Verdict), verdicts[i].Rule, d.Revision
+		ev.Action = actionEvent(a, one.left)
+		ev.Action.RefusedBy = one.by
+		ev.Verdict, ev.Rule, ev.Policy = string(one.Verdict), one.Rule, d.Revision
 		switch {
-		case verdicts[i].Verdict != flow.Allow:
-			ev.Reason = verdicts[i].Reason
+		case one.Verdict != flow.Allow:
+			ev.Reason = one.Reason
 			if a.Problem != "" {
 				ev.Reason = a.Problem
 			}
 		case !d.allowed:
 			ev.Verdict = string(flow.Deny)
 			ev.Reason = "another statement of the same message was refused"
+			ev.Action.RefusedBy = auditlog.ByMessage
 		}
 		if !d.allowed {
 			ev.Result = &auditlog.Result{Status: auditlog.StatusDenied}
@@ -262,11 +280,11 @@ func (g *Gate) recordIntents(ctx context.Context, d *Decision, verdicts []policy
 
 // firstRefusal is that of the first action that may not run. What is forbidden is
 // denied even if a rule allows it.
-func (g *Gate) firstRefusal(actions []*flow.Action, verdicts []policy.Decision) (first *Refusal) {
-	for i, v := range verdicts {
-		r := g.refusalOf(v)
-		if why := actions[i].Forbidden; why != "" && v.Verdict != flow.Deny {
-			verdicts[i] = policy.Decision{Verdict: flow.Deny, Reason: why}
+func (g *Gate) firstRefusal(actions []*flow.Action, decided []decided) (first *Refusal) {
+	for i := range decided {
+		r := g.refusalOf(decided[i].Decision)
+		if why := actions[i].Forbidden; why != "" && decided[i].Verdict != flow.Deny {
+			decided[i] = refusedBy(auditlog.ByMask, why)
 			r = &Refusal{Reason: flow.ReasonDenied, Message: "weir: " + why}
 		}
 		if first == nil {
