@@ -38,6 +38,7 @@ type conditions struct {
 type condition struct {
 	text    string
 	program cel.Program
+	reads   Facts
 }
 
 func newConditions() (*conditions, error) {
@@ -100,7 +101,7 @@ func (c *conditions) compile(text string) (*condition, []conditionProblem) {
 	if err != nil {
 		return nil, one(err.Error(), "")
 	}
-	done := &condition{text: text, program: program}
+	done := &condition{text: text, program: program, reads: factsOf(ast)}
 	c.seen[text] = done
 	return done, nil
 }

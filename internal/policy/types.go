@@ -16,6 +16,10 @@ type Input struct {
 	// Argv0 is the first argument of the process. "" means that it is not known:
 	// a condition that reads process.argv0 then fails, and the action is denied.
 	Argv0 string
+	// Missing is what is not known of the rest. A condition that reads it cannot be
+	// evaluated, and a decision that hangs on it says so. Nothing is missing while a
+	// flow is served.
+	Missing Facts
 }
 
 // Decision is the verdict on a whole action: deny beats approve beats allow over
@@ -31,6 +35,12 @@ type Decision struct {
 	// All of them must be satisfied: rules have no order, so none replaces another.
 	Needs  []Need
 	Record string // "" or the strictest record of the rules that matched: refuse | end | continue
+	// Rests is what it rests on: what the conditions that were asked read. The same
+	// principal with the same of all that gets the same decision of this Set.
+	Rests Facts
+	// Missing is set when the verdict is not known: conditions that it hangs on read
+	// what Input.Missing says is not there. Verdict is then deny.
+	Missing Facts
 }
 
 // Need is one rule's demand for approval.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/flow"
+	"github.com/weirproxy/weir/internal/policy"
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/pkg/auditlog"
 )
@@ -228,5 +229,34 @@ func TestIntentRecordsWhatWasTouched(t *testing.T) {
 	a := w.intents()["wide"].Action
 	if len(a.Columns.Read) != 1999 || len(a.Columns.Tested) != 1 || a.Cut != 1001 {
 		t.Errorf("%d read, %d tested, %d cut", len(a.Columns.Read), len(a.Columns.Tested), a.Cut)
+	}
+}
+
+// countingPolicy counts what a policy is asked.
+type countingPolicy struct {
+	*world
+	asked int
+}
+
+func (p *countingPolicy) Decide(in policy.Input) policy.Decision {
+	p.asked++
+	return p.world.Decide(in)
+}
+
+// The same action of a flow is decided once, and again for a renewed sign-in.
+func TestKnownDecisionsAreNotAskedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.verdict.Rests = policy.FactAccesses
+	p := &countingPolicy{world: w}
+	w.server.Policy = func() session.Policy { return p }
+	read := func(table string) []*flow.Action {
+		return []*flow.Action{{Text: table, Accesses: []flow.Access{{Verb: flow.Select, Resource: table}}}}
+	}
+	w.serve(t, session.Run, read("a.b"), read("a.b"), read("a.c"), read("a.b"))
+	if p.asked != 3 { // connect, a.b, a.c
+		t.Errorf("asked %d times, want 3", p.asked)
+	}
+	if n := len(w.intents()); n != 2 {
+		t.Errorf("%d texts on record", n)
 	}
 }

@@ -95,6 +95,7 @@ type Gate struct {
 	who    atomic.Pointer[flow.Principal] // nil: nobody; replaced when renewed
 	whoErr error
 	entry  *entry
+	memo   memo
 
 	mu        sync.Mutex
 	opened    bool
@@ -145,7 +146,7 @@ func (g *Gate) admit(resource string) *Refusal {
 		return r
 	}
 	action := &flow.Action{Accesses: []flow.Access{{Verb: flow.Connect, Resource: resource}}}
-	d := g.server.Policy().Decide(g.input(action))
+	d := g.server.Policy().Decide(g.input(g.Principal(), action))
 	r := g.refusalOf(d)
 	if r != nil {
 		r.Fatal = true
@@ -187,7 +188,7 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 			decided[i] = refusedBy(auditlog.BySignIn, d.Refusal.Message)
 			continue
 		}
-		decided[i].Decision = pol.Decide(g.input(a))
+		decided[i].Decision = g.decide(pol, d.Revision, a)
 	}
 	if d.Refusal == nil {
 		d.Refusal = g.firstRefusal(actions, decided)
@@ -331,8 +332,20 @@ func (g *Gate) Complete(outcomes []Outcome) error {
 	return nil
 }
 
-func (g *Gate) input(a *flow.Action) policy.Input {
-	return policy.Input{Principal: g.Principal(), Flow: g.flow, Action: a, Now: g.server.Now(), Argv0: g.flow.Process.Argv0}
+// decide is what the policy says about an action of the flow, which is asked only for
+// what it has not said before.
+func (g *Gate) decide(pol Policy, revision string, a *flow.Action) policy.Decision {
+	who := g.Principal()
+	if d, ok := g.memo.find(revision, who, a); ok {
+		return d
+	}
+	d := pol.Decide(g.input(who, a))
+	g.memo.keep(revision, who, a, d)
+	return d
+}
+
+func (g *Gate) input(who *flow.Principal, a *flow.Action) policy.Input {
+	return policy.Input{Principal: who, Flow: g.flow, Action: a, Now: g.server.Now(), Argv0: g.flow.Process.Argv0}
 }
 
 func (g *Gate) expired() *Refusal {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -89,10 +90,11 @@ type Config struct {
 type Server struct {
 	Config
 	live *Live
+	seed maphash.Seed // of the flows' memos
 }
 
 // New makes a server with an empty table of live flows.
-func New(c Config) *Server { return &Server{Config: c, live: newLive(c.Now)} }
+func New(c Config) *Server { return &Server{Config: c, live: newLive(c.Now), seed: maphash.MakeSeed()} }
 
 // Live is the table of live flows.
 func (s *Server) Live() *Live { return s.live }
@@ -106,7 +108,7 @@ func (s *Server) Serve(ctx context.Context, c Conn) {
 	defer entry.leave()
 	defer c.Close()
 
-	g := &Gate{server: s, flow: f, entry: entry}
+	g := &Gate{server: s, flow: f, entry: entry, memo: memo{seed: s.seed}}
 	entry.onExpiry(g.renew)
 	who, whoErr := s.identify(ctx, entry, &f.Process)
 	g.who.Store(who)
