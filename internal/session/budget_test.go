@@ -243,7 +243,7 @@ func (p *countingPolicy) Decide(in policy.Input) policy.Decision {
 	return p.world.Decide(in)
 }
 
-// The same action of a flow is decided once, and again for a renewed sign-in.
+// The same action of a flow is decided once.
 func TestKnownDecisionsAreNotAskedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.verdict.Rests = policy.FactAccesses
