@@ -28,6 +28,7 @@ type Column struct {
 	method Method
 	key    *Key
 	set    *Set
+	nulls  bool // NULLs are replaced too
 
 	Masked int64   // values replaced whole
 	Hits   []int64 // findings, by the index of the set's detectors
@@ -50,6 +51,58 @@ func NewColumn(class Class, format int16, method Method, key *Key, set *Set) *Co
 	return c
 }
 
+// HideNulls says that the column is computed from masked ones: NULLs are replaced
+// as well, because whether nullif, regexp_match or a subscript gives NULL answers a
+// question about the value. For the same reason every value then looks like every
+// other: a method other than Null redacts. It has no effect without a method.
+func (c *Column) HideNulls() {
+	if c.method == 0 {
+		return
+	}
+	c.nulls, c.method = true, max(c.method, Redact)
+}
+
+// hideNullMarker says that the reader has chosen a text which stands for NULL and is
+// masked like a value. Its hash or token would answer a guess, so that these redact.
+func (c *Column) hideNullMarker() {
+	if c.method == Hash || c.method == Token {
+		c.method = Redact
+	}
+}
+
+// AppendNull appends what stands for a NULL: after HideNulls the same as for any
+// value, where the class has such a text. Otherwise it says Unchanged and the NULL
+// stays, as the column's masked values are NULL too.
+func (c *Column) AppendNull(dst []byte) ([]byte, Result) {
+	if !c.nulls || c.method != Redact {
+		return dst, Unchanged
+	}
+	dst, r := c.appendRedacted(dst)
+	if r == IsNull {
+		return dst, Unchanged
+	}
+	c.Masked++
+	return dst, r
+}
+
+// appendRedacted appends what Redact shows of any value of the class.
+func (c *Column) appendRedacted(dst []byte) ([]byte, Result) {
+	switch c.class {
+	case Text, XML:
+		return append(dst, Redacted...), Changed
+	case Char:
+		return append(dst, '*'), Changed
+	case JSONB:
+		if c.binary {
+			dst = append(dst, jsonbVersion)
+		}
+		return append(dst, `"`+Redacted+`"`...), Changed
+	case JSON:
+		return append(dst, `"`+Redacted+`"`...), Changed
+	}
+	return dst, IsNull
+}
+
 func (c *Column) searched() bool { return c.class != Opaque && c.class != Char }
 
 // Idle reports that the column's values are never changed.
@@ -68,8 +121,11 @@ func (c *Column) AppendMasked(dst, v []byte) ([]byte, Result) {
 }
 
 func (c *Column) appendWhole(dst, v []byte) ([]byte, Result) {
-	if c.method == Null {
+	switch c.method {
+	case Null:
 		return dst, IsNull
+	case Redact:
+		return c.appendRedacted(dst)
 	}
 	switch c.class {
 	case Text:

@@ -254,7 +254,7 @@ func (w *walker) plainConfig(s *pg.SelectStmt) {
 		}
 		changes = append(changes, c)
 	}
-	if len(changes) != len(w.st.Effects.Settings) || w.st.Opaque { // shadowed by somebody's function
+	if len(changes) != len(w.st.Effects.Settings) || w.st.sideEffects { // shadowed by somebody's function
 		return
 	}
 	w.st.Effects.Settings = changes

@@ -42,6 +42,7 @@ type portal struct {
 	describing uint64
 	generation uint64 // of settings at Bind: the plan was made under it
 	hold       bool   // a cursor that may outlive its transaction
+	ran        bool   // an Execute of it was forwarded: another one goes on with its rows
 }
 
 func (p *portal) size() int64 {

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -59,9 +58,6 @@ func newWorld(t testing.TB, url string, change func(*Config)) *world {
 		Analyze:    fakeAnalyze,
 		Catalog:    func(context.Context, session.Grant) (*sqlmeta.Catalog, error) { return w.cat(), nil },
 		Invalidate: func(session.Grant) {},
-		Describe: func(context.Context, session.Grant, []string, string) ([]Column, error) {
-			return nil, errors.New("not here")
-		},
 		Defaults: func(context.Context, session.Grant) (Defaults, error) {
 			return Defaults{"public", "postgres"}, nil
 		},
