@@ -336,6 +336,7 @@ func TestOperatorsRunFunctions(t *testing.T) {
 	}
 	rules := w.decide
 	w.set(func() {
+		w.revision++
 		w.decide = func(in policy.Input) policy.Decision {
 			if len(in.Action.Accesses) > 0 && in.Action.Accesses[0] == (flow.Access{Verb: flow.Call, Resource: "function:sandbox.f"}) {
 				return policy.Decision{Verdict: flow.Allow, Rule: "call"}
