@@ -277,7 +277,7 @@ func (w *walker) trace(m proto.Message) {
 		var r row
 		if x.GetQuery().GetExecuteStmt() != nil { // its rows go into the table, not to the client
 			r = row{open: true, rest: value{Lineage: w.st.All}}
-			w.st.Output, w.st.All = nil, Lineage{Plain: true}
+			w.st.Rows, w.st.Output, w.st.All = false, nil, Lineage{Plain: true}
 		} else {
 			r = t.rowsOf(x.GetQuery(), nil)
 		}
@@ -326,6 +326,10 @@ func (t *tracer) impliedCalls() {
 
 // output enters the rows that a statement returns.
 func (w *walker) output(r row, implied value) {
+	if len(r.values) == 0 && !r.open {
+		return // no RETURNING
+	}
+	w.st.Rows = true
 	w.st.All.join(r.all().Lineage)
 	if r.open || w.st.Output != nil {
 		w.st.Output = nil
