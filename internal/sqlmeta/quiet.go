@@ -63,12 +63,18 @@ var patternOperators = set(`~~ ~~* !~~ !~~* ~ ~* !~ !~*`)
 // operation is an operator at work.
 func (t *tracer) operation(x *pg.A_Expr, s *scope) value {
 	name, _ := lastText(x.GetName())
+	quiet := quietOperators[name]
+	if x.GetKind() == pg.A_Expr_Kind_AEXPR_OP && !quiet && !patternOperators[name] {
+		// One that may fail, and all in it, is one test.
+		out := t.quietly(func() value { return computed(t.value(x.GetLexpr(), s), t.value(x.GetRexpr(), s)) })
+		t.mayFail(out)
+		return out
+	}
 	left, right := t.value(x.GetLexpr(), s), t.value(x.GetRexpr(), s)
 	out := computed(left, right)
 	if out.Empty() {
 		return out
 	}
-	quiet := quietOperators[name]
 	switch x.GetKind() {
 	case pg.A_Expr_Kind_AEXPR_NULLIF, pg.A_Expr_Kind_AEXPR_DISTINCT, pg.A_Expr_Kind_AEXPR_NOT_DISTINCT,
 		pg.A_Expr_Kind_AEXPR_IN, pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN,
