@@ -17,7 +17,25 @@ type expansion struct {
 	// leans counts functions that were read under a search path that is not their own:
 	// what rests on one of them depends on the session.
 	leans int
+	// steps counts the expressions looked at. Some are looked at again and again (a
+	// recursive query within a recursive one), and a client may write what it likes.
+	steps int
 }
+
+// maxSteps bounds the work on one statement with all that stands behind it. The
+// longest text has about half as many tokens.
+const maxSteps = 1 << 19
+
+// step reports whether there is work left to be done.
+func (x *expansion) step() bool {
+	x.steps++
+	return x.steps <= maxSteps
+}
+
+func (x *expansion) exhausted() bool { return x.steps > maxSteps }
+
+// tooMuch is the problem of a statement on which the work was given up.
+const tooMuch = "a statement, with the views and functions that it uses, that is too complicated to follow"
 
 func (x *expansion) want(d Definition) {
 	if !x.wanted[d.OID] {
@@ -140,7 +158,7 @@ func (t *tracer) view(r *Relation) row {
 		v.join(Lineage{Plain: true, Columns: []Column{{ColumnID{r.OID, int16(i + 1)}, r.Schema, r.Name, name}}})
 		out.values[i] = v
 	}
-	if len(t.x.wants) == wants && t.x.cuts == cuts && t.x.leans == leans {
+	if len(t.x.wants) == wants && t.x.cuts == cuts && t.x.leans == leans && !t.x.exhausted() {
 		t.w.c.keepView(r.OID, out)
 	}
 	return out
@@ -286,7 +304,7 @@ func (t *tracer) function(f *Function) value {
 		leave := t.x.enter(f.OID)
 		e = t.readBody(d, body, name)
 		leave()
-		if len(t.x.wants) == wants && t.x.cuts == cuts {
+		if len(t.x.wants) == wants && t.x.cuts == cuts && !t.x.exhausted() {
 			t.w.c.keepEffect(key, e)
 		}
 	}

@@ -203,6 +203,10 @@ type bounds struct {
 func (p *bounds) bounded() bool { return p.columns == 1 && !p.other }
 
 func (p *bounds) visit(m protoreflect.Message) {
+	if p.other || !p.t.x.step() {
+		p.other = true
+		return
+	}
 	switch x := m.Interface().(type) {
 	case *pg.ColumnRef:
 		name := strings.Join(texts(x.GetFields()), ".")

@@ -159,6 +159,9 @@ func (t *tracer) values(list []*pg.Node, s *scope) []value {
 
 // value is what an expression can carry.
 func (t *tracer) value(n *pg.Node, s *scope) value {
+	if !t.x.step() {
+		return unknownValue(tooMuch)
+	}
 	switch x := n.GetNode().(type) {
 	case nil, *pg.Node_AConst, *pg.Node_ParamRef, *pg.Node_String_, *pg.Node_Integer, *pg.Node_SetToDefault,
 		*pg.Node_SqlvalueFunction, *pg.Node_CurrentOfExpr, *pg.Node_GroupingFunc, *pg.Node_MergeSupportFunc:

@@ -311,6 +311,9 @@ func (w *walker) trace(m proto.Message) {
 	if t.conditions { // where in them an operator stands is not followed
 		t.test(t.implied, Free, 1, "an operator")
 	}
+	if t.x.exhausted() {
+		w.fail(tooMuch)
+	}
 	w.collect(t.found, t.x)
 }
 
