@@ -7,8 +7,11 @@ import (
 // query is what each column of a SELECT's rows can carry. outer is the scope that it
 // stands in.
 func (t *tracer) query(q *pg.SelectStmt, outer *scope) row {
-	if q == nil {
+	switch {
+	case q == nil:
 		return row{}
+	case !t.x.step():
+		return row{open: true, rest: unknownValue(tooMuch)}
 	}
 	defer func(ctes *namedRows, windows map[string]value) { t.ctes, t.windows = ctes, windows }(t.ctes, t.windows)
 	t.windows = nil
