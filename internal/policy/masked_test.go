@@ -49,6 +49,7 @@ func TestCasesCoverMasks(t *testing.T) {
 		{Position: 2, Name: "c", Carries: "computed from shop.payments.card_number", Mask: "cards", Method: "redact", Source: "lineage"},
 		{Position: 3, Carries: "shop.payments.card_number", Mask: "cards", Method: "last4", Source: "lineage"},
 		{Position: 4, Name: "twice", Carries: "no column"}, {Position: 5, Name: "twice", Carries: "no column"},
+		{Position: 7, Name: "row", Carries: "shop.payments.*", Source: SourceUnknown},
 	}}
 	refusing := Masked{Refused: `mask "cards" hides shop.payments.card_number from you`, RefusedBy: "cards"}
 	var greedy Masked
@@ -63,6 +64,8 @@ func TestCasesCoverMasks(t *testing.T) {
 		{m, `{user: u, sql: "select shop.payments", expect: allow, masks: {c: last4}}`, flow.Allow,
 			`column 2 "c": computed from shop.payments.card_number -> redacted by mask "cards"; the test wants last4`},
 		{m, `{user: u, sql: "select shop.payments", expect: allow, masks: {id: redact}}`, flow.Allow, `column 1 "id": shop.payments.id -> as it is; the test wants redact`},
+		{m, `{user: u, sql: "select shop.payments", expect: allow, masks: {row: none}}`, flow.Allow,
+			`column 7 "row": shop.payments.* -> whatever masks make of the columns of the row, which are not known; the test wants none`},
 		{m, `{user: u, sql: "select shop.payments", expect: allow, masks: {nome: none}}`, flow.Allow, `the text shows no column "nome" of the result`},
 		{m, `{user: u, sql: "select shop.payments", expect: allow, masks: {6: none}}`, flow.Allow, `the text shows no column "6" of the result`},
 		{m, `{user: u, sql: "select shop.payments", expect: allow, masks: {twice: none}}`, flow.Allow, `the result has several columns "twice"; name them by position, from 1`},
