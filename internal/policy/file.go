@@ -77,6 +77,9 @@ type testYAML struct {
 	Action   string         `yaml:"action"` // "verb resource"
 	Expect   string         `yaml:"expect"`
 	Rule     string         `yaml:"rule"`
+
+	Masks   map[string]string `yaml:"masks"`   // column or position: method or none
+	Refused string            `yaml:"refused"` // part of what masks say
 }
 
 type processYAML struct {

@@ -2,10 +2,9 @@ package session
 
 import (
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/weirproxy/weir/internal/flow"
+	"github.com/weirproxy/weir/internal/policy"
 	"github.com/weirproxy/weir/pkg/auditlog"
 )
 
@@ -77,16 +76,5 @@ func shortOf(list []flow.Spend, short, left int) string {
 		state = fmt.Sprintf("%d of these are left, and this takes %d", left, wants)
 	}
 	return fmt.Sprintf("mask %q lets you test %s %d times in %s, and %s; ask somebody who may see it, or whoever keeps weir's policy",
-		s.Mask, s.Column, s.Limit, perText(s.Per), state)
-}
-
-// perText is a length of time as the policy writes it: 24h, not 24h0m0s.
-func perText(d time.Duration) string {
-	text := d.String()
-	for _, zero := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(text, zero) {
-			text = text[:len(text)-2]
-		}
-	}
-	return text
+		s.Mask, s.Column, s.Limit, policy.DurationText(s.Per), state)
 }
