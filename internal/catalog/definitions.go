@@ -47,6 +47,11 @@ const (
 		JOIN pg_catalog.pg_attribute AS c ON c.attrelid OPERATOR(pg_catalog.=) a.adrelid AND c.attnum OPERATOR(pg_catalog.=) a.adnum
 		WHERE c.attgenerated OPERATOR(pg_catalog.<>) '' AND d.refobjsubid OPERATOR(pg_catalog.<>) a.adnum`
 
+	// rulesSQL: what a rule makes of a statement its text does not show (RuleStmt; the
+	// type '1' is the SELECT of a view).
+	rulesSQL = `SELECT DISTINCT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type OPERATOR(pg_catalog.<>) '1'
+		AND ev_class OPERATOR(pg_catalog.>=) ` + firstUser
+
 	// castsSQL: a cast whose function is a user's runs it without naming it.
 	castsSQL = `SELECT tn.nspname, t.typname, fn.nspname, p.proname FROM pg_catalog.pg_cast AS c
 		JOIN pg_catalog.pg_type AS t ON t.oid OPERATOR(pg_catalog.=) c.casttarget
@@ -144,6 +149,14 @@ func (l *loader) loadGenerated() {
 			r.GeneratedFrom = append(r.GeneratedFrom, nil)
 		}
 		r.GeneratedFrom[attr-1] = append(r.GeneratedFrom[attr-1], int16(from))
+	})
+}
+
+func (l *loader) loadRules() {
+	l.each(rulesSQL, 1, func(row [][]byte) {
+		if r := l.relations[l.oid(row[0])]; r != nil {
+			r.Rewritten = true
+		}
 	})
 }
 

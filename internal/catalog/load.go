@@ -148,6 +148,7 @@ func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.
 	l.loadViews()
 	l.loadInheritance()
 	l.loadGenerated()
+	l.loadRules()
 	functions := l.loadFunctions()
 	l.loadContained(functions)
 	operators := l.loadOperators()
