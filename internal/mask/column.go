@@ -28,6 +28,7 @@ type Column struct {
 	method Method
 	key    *Key
 	set    *Set
+	search search
 	nulls  bool // NULLs are replaced too
 
 	Masked int64   // values replaced whole
@@ -43,8 +44,9 @@ func NewColumn(class Class, format int16, method Method, key *Key, set *Set) *Co
 	if format != TextFormat && format != BinaryFormat {
 		c.class, c.method = Opaque, Null
 	}
-	if method == 0 && set != nil && set.Len() > 0 && c.searched() {
+	if method == 0 && set != nil && set.searches(c.class) {
 		c.Hits = make([]int64, set.Len())
+		c.search.set, c.search.hits = set, c.Hits
 	} else {
 		c.set = nil
 	}
@@ -103,8 +105,6 @@ func (c *Column) appendRedacted(dst []byte) ([]byte, Result) {
 	return dst, IsNull
 }
 
-func (c *Column) searched() bool { return c.class != Opaque && c.class != Char }
-
 // Idle reports that the column's values are never changed.
 func (c *Column) Idle() bool { return c.method == 0 && c.set == nil }
 
@@ -114,10 +114,17 @@ func (c *Column) AppendMasked(dst, v []byte) ([]byte, Result) {
 		c.Masked++
 		return c.appendWhole(dst, v)
 	}
-	if c.set == nil || len(v) < c.set.minLen {
+	if c.set == nil {
 		return dst, Unchanged
 	}
-	return c.set.appendClass(dst, v, c.class, c.binary, c.Hits, 0)
+	if c.class == Text {
+		if len(v) < c.set.minLen {
+			return dst, Unchanged
+		}
+		return c.set.AppendMasked(dst, v, c.Hits)
+	}
+	c.search.deep = false
+	return c.search.value(dst, v, c.class, c.binary, 0)
 }
 
 func (c *Column) appendWhole(dst, v []byte) ([]byte, Result) {

@@ -151,9 +151,6 @@ func (c *Copy) Append(dst, data []byte) (out []byte, changed bool, err error) {
 	return dst, true, nil
 }
 
-// keepScratch bounds the buffers that a Copy keeps between rows, bytes.
-const keepScratch = 64 << 10
-
 // trim gives back the memory that an unusually long row took.
 func (c *Copy) trim() {
 	for _, b := range []*[]byte{&c.pending, &c.buf, &c.masked, &c.row} {

@@ -40,7 +40,7 @@ func Analyze(tree *pg.ParseResult, text string, s Session, c *Catalog) []*Statem
 // position of a syntax error, in characters from 1, or 0.
 func Unreadable(text, problem string, cursor int) *Statement {
 	return &Statement{
-		Text: text, Tag: "UNKNOWN", Problem: problem, Cursor: cursor, Opaque: true,
+		Text: text, Tag: "UNKNOWN", Problem: problem, Cursor: cursor, Opaque: true, Rows: true,
 		Accesses: []flow.Access{{Verb: flow.Unknown}}, All: Lineage{Unknown: problem},
 		Effects: Effects{UnsureSearchPath: true},
 	}
@@ -262,7 +262,7 @@ func (w *walker) written(column string) {
 
 // takeOutput makes the rows of another statement those of the present one.
 func (w *walker) takeOutput(inner *Statement) {
-	w.st.Output = slices.Clone(inner.Output)
+	w.st.Rows, w.st.Output = inner.Rows, slices.Clone(inner.Output)
 	w.st.All.join(inner.All)
 }
 
@@ -283,7 +283,7 @@ func (w *walker) finish() {
 	st.Languages = sorted(w.languages)
 	if st.Problem != "" {
 		st.Accesses = []flow.Access{{Verb: flow.Unknown}}
-		st.Opaque, st.Output = true, nil
+		st.Opaque, st.Rows, st.Output = true, true, nil
 		st.All.join(Lineage{Unknown: st.Problem})
 		st.Effects.UnsureSearchPath = true
 		return

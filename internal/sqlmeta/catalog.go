@@ -22,6 +22,7 @@ type Catalog struct {
 	types         map[uint32]Type
 	operators     map[string][]Operator // of users and extensions, by name
 	digest        [sha256.Size]byte     // of all of it: two servers' catalogues differ
+	casts         map[string][]Cast     // of users and extensions, by the target's name
 	bodies        *bodies               // nil: none are known
 	memo          *memo
 	// Extension and built-in objects live in pg_catalog like any other.

@@ -17,13 +17,43 @@ type expansion struct {
 	// leans counts functions that were read under a search path that is not their own:
 	// what rests on one of them depends on the session.
 	leans int
+	// steps counts the expressions looked at. Some are looked at again and again (a
+	// recursive query within a recursive one), and a client may write what it likes.
+	steps int
 }
+
+// maxSteps bounds the work on one statement with all that stands behind it. The
+// longest text has about half as many tokens.
+const maxSteps = 1 << 19
+
+// step reports whether there is work left to be done.
+func (x *expansion) step() bool {
+	x.steps++
+	return x.steps <= maxSteps
+}
+
+func (x *expansion) exhausted() bool { return x.steps > maxSteps }
+
+// tooMuch is the problem of a statement on which the work was given up.
+const tooMuch = "a statement, with the views and functions that it uses, that is too complicated to follow"
 
 func (x *expansion) want(d Definition) {
 	if !x.wanted[d.OID] {
+		if x.wanted == nil {
+			x.wanted = make(map[uint32]bool)
+		}
 		x.wanted[d.OID] = true
 		x.wants = append(x.wants, d)
 	}
+}
+
+// enter notes that a view or function is being looked into, until leave is called.
+func (x *expansion) enter(oid uint32) (leave func()) {
+	if x.active == nil {
+		x.active = make(map[uint32]bool)
+	}
+	x.active[oid] = true
+	return func() { delete(x.active, oid) }
 }
 
 // relation is the columns of whatever a relation's name can mean, and its schema when
@@ -110,7 +140,7 @@ func (t *tracer) unknownRelation(n named) row {
 		}
 		return row{open: true, rest: v}
 	case t.w.s.Offline:
-		return row{open: true, table: &n, rest: value{Lineage: Lineage{Columns: []Column{{Schema: n.schema, Table: n.name}}}}}
+		return row{open: true, tables: []named{n}, rest: value{Lineage: Lineage{Columns: []Column{{Schema: n.schema, Table: n.name}}}}}
 	}
 	return row{open: true, rest: unknownValue("relation " + n.resource() + ", which is not in the catalogue")}
 }
@@ -128,7 +158,7 @@ func (t *tracer) view(r *Relation) row {
 		v.join(Lineage{Plain: true, Columns: []Column{{ColumnID{r.OID, int16(i + 1)}, r.Schema, r.Name, name}}})
 		out.values[i] = v
 	}
-	if len(t.x.wants) == wants && t.x.cuts == cuts && t.x.leans == leans {
+	if len(t.x.wants) == wants && t.x.cuts == cuts && t.x.leans == leans && !t.x.exhausted() {
 		t.w.c.keepView(r.OID, out)
 	}
 	return out
@@ -148,8 +178,7 @@ func (t *tracer) readView(r *Relation) row {
 		t.x.cuts++
 		return t.opaqueView(r, "a view that reads itself")
 	}
-	t.x.active[r.OID] = true
-	defer delete(t.x.active, r.OID)
+	defer t.x.enter(r.OID)()
 	out := t.inside(d).rowsOf(body.Statements[0].GetStmt(), nil)
 	if out.open || len(out.values) != len(r.Columns) {
 		return t.opaqueView(r, "")
@@ -272,10 +301,10 @@ func (t *tracer) function(f *Function) value {
 			return constant()
 		}
 		wants, cuts := len(t.x.wants), t.x.cuts
-		t.x.active[f.OID] = true
+		leave := t.x.enter(f.OID)
 		e = t.readBody(d, body, name)
-		delete(t.x.active, f.OID)
-		if len(t.x.wants) == wants && t.x.cuts == cuts {
+		leave()
+		if len(t.x.wants) == wants && t.x.cuts == cuts && !t.x.exhausted() {
 			t.w.c.keepEffect(key, e)
 		}
 	}

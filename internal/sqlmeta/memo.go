@@ -1,6 +1,9 @@
 package sqlmeta
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // memo keeps what was found out about a catalogue's views and functions. It follows
 // from the catalogue alone (and for functions the search path), so it is never wrong,
@@ -58,4 +61,10 @@ func (c *Catalog) overloads(schema, name string) []Function {
 		return nil
 	}
 	return c.Functions[schema+"."+name]
+}
+
+// contained reports whether every function of a name reads nothing by itself.
+func (c *Catalog) contained(f callee) bool {
+	list := c.overloads(f.schema, f.name)
+	return len(list) > 0 && !slices.ContainsFunc(list, func(f Function) bool { return !f.Contained })
 }

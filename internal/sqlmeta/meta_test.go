@@ -2,6 +2,7 @@ package sqlmeta
 
 import (
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -358,7 +359,18 @@ func FuzzAnalyze(f *testing.F) {
 	} {
 		f.Add(sql)
 	}
-	catalog := testCatalog()
+	for _, name := range []string{"testdata/lineage.txt", "testdata/accesses.txt"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, line := range strings.Split(string(text), "\n") {
+			if sql, ok := strings.CutPrefix(line, "> "); ok {
+				f.Add(sql)
+			}
+		}
+	}
+	catalog := lineageCatalog(f)
 	contexts := []testContext{newContext(catalog, ""), newContext(catalog, "uncertain"), newContext(nil, "without catalogue")}
 	f.Fuzz(func(t *testing.T, sql string) {
 		if len(sql) > 4000 {
@@ -377,6 +389,9 @@ func FuzzAnalyze(f *testing.F) {
 				}
 				if strings.Contains(st.Problem, "shape") {
 					t.Errorf("%q: a panic", sql)
+				}
+				if d := cmp.Diff(st.Output, again[i].Output) + cmp.Diff(st.Tests, again[i].Tests) + cmp.Diff(st.Stored, again[i].Stored); d != "" {
+					t.Errorf("%q: %s", sql, d)
 				}
 				if st.Problem == "" && !slices.Equal(st.Accesses, again[i].Accesses) {
 					t.Errorf("%q: %v and then %v", sql, st.Accesses, again[i].Accesses)

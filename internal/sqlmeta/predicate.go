@@ -13,6 +13,7 @@ import (
 
 // condition evaluates what decides whether something happens.
 func (t *tracer) condition(n *pg.Node, s *scope, where string) value {
+	t.conditions = t.conditions || n != nil
 	switch x := n.GetNode().(type) {
 	case nil:
 		return constant()
@@ -47,6 +48,7 @@ func (t *tracer) quietly(f func() value) value {
 
 // decides makes a test of an expression as a whole.
 func (t *tracer) decides(n *pg.Node, s *scope, where string) value {
+	t.conditions = true
 	v := t.quietly(func() value { return t.value(n, s) })
 	if v.Empty() {
 		return v
@@ -68,6 +70,13 @@ func (t *tracer) equality(x *pg.A_Expr, s *scope, where string) (value, bool) {
 		return value{}, false
 	}
 	left, right := x.GetLexpr(), []*pg.Node{x.GetRexpr()}
+	if a, b := left.GetRowExpr().GetArgs(), right[0].GetRowExpr().GetArgs(); len(a) > 0 && len(a) == len(b) {
+		out := constant()
+		for i := range a { // (a, b) = ('x', 'y')
+			out.join(t.compare(a[i], b[i:i+1], s, where).Lineage)
+		}
+		return out, true
+	}
 	switch x.GetKind() {
 	case pg.A_Expr_Kind_AEXPR_OP, pg.A_Expr_Kind_AEXPR_DISTINCT, pg.A_Expr_Kind_AEXPR_NOT_DISTINCT:
 		if isValue(left) {
@@ -194,6 +203,10 @@ type bounds struct {
 func (p *bounds) bounded() bool { return p.columns == 1 && !p.other }
 
 func (p *bounds) visit(m protoreflect.Message) {
+	if p.other || !p.t.x.step() {
+		p.other = true
+		return
+	}
 	switch x := m.Interface().(type) {
 	case *pg.ColumnRef:
 		name := strings.Join(texts(x.GetFields()), ".")

@@ -22,7 +22,7 @@ var quietFunctions = set(`
 	count min max sum avg any_value string_agg array_agg json_agg jsonb_agg xmlagg bool_and bool_or every
 	row_number rank dense_rank percent_rank cume_dist lag lead first_value last_value
 	json_typeof jsonb_typeof hash_record hashtext starts_with strpos
-	stddev stddev_pop stddev_samp variance var_pop var_samp ascii position
+	mode percentile_disc percentile_cont stddev stddev_pop stddev_samp variance var_pop var_samp ascii position
 `)
 
 // quietFirst succeed for every value of their first argument when the others stand in
@@ -63,12 +63,18 @@ var patternOperators = set(`~~ ~~* !~~ !~~* ~ ~* !~ !~*`)
 // operation is an operator at work.
 func (t *tracer) operation(x *pg.A_Expr, s *scope) value {
 	name, _ := lastText(x.GetName())
+	quiet := quietOperators[name]
+	if x.GetKind() == pg.A_Expr_Kind_AEXPR_OP && !quiet && !patternOperators[name] {
+		// One that may fail, and all in it, is one test.
+		out := t.quietly(func() value { return computed(t.value(x.GetLexpr(), s), t.value(x.GetRexpr(), s)) })
+		t.mayFail(out)
+		return out
+	}
 	left, right := t.value(x.GetLexpr(), s), t.value(x.GetRexpr(), s)
 	out := computed(left, right)
 	if out.Empty() {
 		return out
 	}
-	quiet := quietOperators[name]
 	switch x.GetKind() {
 	case pg.A_Expr_Kind_AEXPR_NULLIF, pg.A_Expr_Kind_AEXPR_DISTINCT, pg.A_Expr_Kind_AEXPR_NOT_DISTINCT,
 		pg.A_Expr_Kind_AEXPR_IN, pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN,
@@ -87,6 +93,11 @@ func (t *tracer) operation(x *pg.A_Expr, s *scope) value {
 
 // call is a function, an aggregate or a window function.
 func (t *tracer) call(f *pg.FuncCall, s *scope) value {
+	if len(f.GetArgs()) > maxColumns {
+		v := t.fold(f.GetArgs(), s)
+		v.join(unknownValue("a call with more arguments than any function has").Lineage)
+		return v
+	}
 	args := t.values(f.GetArgs(), s)
 	for i, n := range f.GetArgs() {
 		if named := n.GetNamedArgExpr(); named != nil {

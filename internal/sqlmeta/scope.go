@@ -39,9 +39,9 @@ type row struct {
 	// them can carry rest.
 	open bool
 	rest value
-	// table is set where no catalogue can be asked: a column is then one of the table
-	// if the text takes it for one.
-	table *named
+	// tables are set where no catalogue can be asked: a column is then one of theirs if
+	// the text takes it for one.
+	tables []named
 }
 
 func (r *row) add(name string, v value) {
@@ -70,8 +70,11 @@ func (r *row) find(name string) (v value, found, certain bool) {
 	switch {
 	case found || !r.open:
 		return v, found, true
-	case r.table != nil:
-		return value{Lineage: Lineage{Plain: true, Columns: []Column{{Schema: r.table.schema, Table: r.table.name, Name: name}}}}, false, false
+	case r.tables != nil:
+		for _, n := range r.tables {
+			v.join(Lineage{Plain: true, Columns: []Column{{Schema: n.schema, Table: n.name, Name: name}}})
+		}
+		return v, false, false
 	}
 	return r.rest, false, false
 }
@@ -214,6 +217,7 @@ func (s *scope) star() row {
 // append adds the columns of another row. Behind columns that do not show no
 // position is certain.
 func (r *row) append(other *row) {
+	r.tables = append(r.tables, other.tables...)
 	r.names = append(r.names, other.names...)
 	r.values = append(r.values, other.values...)
 	if other.open {

@@ -23,6 +23,7 @@ func (w *walker) sessionStatement(m proto.Message) bool {
 		w.variable(x)
 	case *pg.VariableShowStmt:
 		w.show(x.GetName())
+		w.st.Rows = true
 	case *pg.DiscardStmt:
 		w.discard(x)
 	case *pg.LockStmt:

@@ -150,7 +150,7 @@ func (w *walker) explain(x *pg.ExplainStmt) {
 // planOutput is the one column of EXPLAIN.
 func (w *walker) planOutput(l Lineage) {
 	l.Plain = l.Empty()
-	w.st.Output = []Output{{"QUERY PLAN", l}}
+	w.st.Rows, w.st.Output = true, []Output{{"QUERY PLAN", l}}
 	w.st.All.join(l)
 }
 

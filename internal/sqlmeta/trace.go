@@ -34,8 +34,9 @@ type tracer struct {
 	// fail in it tells no more than the test.
 	deciding int
 
-	implied value // of functions that operators run; see imply
-	found   *findings
+	implied    value // of functions that operators run; see imply
+	conditions bool  // there are any
+	found      *findings
 }
 
 // findings is what a trace came across, of one statement or one body.
@@ -63,11 +64,11 @@ type namedRows struct {
 }
 
 func (w *walker) newTracer() *tracer {
-	return &tracer{w: w, caller: w.s, found: newFindings(), x: &expansion{active: make(map[uint32]bool), wanted: make(map[uint32]bool)}}
+	return &tracer{w: w, caller: w.s, found: newFindings(), x: &expansion{}}
 }
 
 func newFindings() *findings {
-	f := &findings{seen: make(map[testKey]int), writes: make(map[string]struct{})}
+	f := &findings{}
 	f.read.Plain, f.calls.Plain = true, true
 	return f
 }
@@ -96,8 +97,19 @@ func (f *findings) test(next Test) {
 	} else if len(f.tests) > maxTests {
 		return
 	}
+	if f.seen == nil {
+		f.seen = make(map[testKey]int, 8)
+	}
 	f.seen[key] = len(f.tests)
 	f.tests = append(f.tests, next)
+}
+
+// wrote notes a column that is written to.
+func (f *findings) wrote(column string) {
+	if f.writes == nil {
+		f.writes = make(map[string]struct{}, 4)
+	}
+	f.writes[column] = struct{}{}
 }
 
 func sorted(m map[string]struct{}) []string {
@@ -118,11 +130,22 @@ func columnNames(list []Column) []string {
 func testedNames(list []Test) []string {
 	names := make(map[string]struct{}, len(list))
 	for i := range list {
-		if list[i].Unknown == "" {
+		if list[i].Unknown == "" && list[i].Where != canFail {
 			names[list[i].Column.String()] = struct{}{}
 		}
 	}
 	return sorted(names)
+}
+
+// fold is what is computed from all of a list, which may be long.
+func (t *tracer) fold(list []*pg.Node, s *scope) value {
+	out := constant()
+	for _, n := range list {
+		v := t.value(n, s)
+		out.join(v.Lineage)
+	}
+	out.Plain = out.Empty()
+	return out
 }
 
 // values evaluates a list of expressions.
@@ -136,6 +159,9 @@ func (t *tracer) values(list []*pg.Node, s *scope) []value {
 
 // value is what an expression can carry.
 func (t *tracer) value(n *pg.Node, s *scope) value {
+	if !t.x.step() {
+		return unknownValue(tooMuch)
+	}
 	switch x := n.GetNode().(type) {
 	case nil, *pg.Node_AConst, *pg.Node_ParamRef, *pg.Node_String_, *pg.Node_Integer, *pg.Node_SetToDefault,
 		*pg.Node_SqlvalueFunction, *pg.Node_CurrentOfExpr, *pg.Node_GroupingFunc, *pg.Node_MergeSupportFunc:
@@ -147,7 +173,7 @@ func (t *tracer) value(n *pg.Node, s *scope) value {
 	case *pg.Node_AExpr:
 		return t.operation(x.AExpr, s)
 	case *pg.Node_BoolExpr:
-		return computed(t.values(x.BoolExpr.GetArgs(), s)...)
+		return t.fold(x.BoolExpr.GetArgs(), s)
 	case *pg.Node_FuncCall:
 		return t.call(x.FuncCall, s)
 	case *pg.Node_TypeCast:
@@ -167,7 +193,9 @@ func (t *tracer) value(n *pg.Node, s *scope) value {
 	case *pg.Node_RowExpr:
 		return t.rowOf(x.RowExpr, s)
 	case *pg.Node_List:
-		return computed(t.values(x.List.GetItems(), s)...)
+		return t.fold(x.List.GetItems(), s)
+	case *pg.Node_AArrayExpr:
+		return t.fold(x.AArrayExpr.GetElements(), s)
 	case *pg.Node_SelectStmt:
 		r := t.query(x.SelectStmt, s)
 		return r.all()
@@ -330,6 +358,8 @@ func (t *tracer) part(v value, relation bool, name string) value {
 			return c
 		case relation && systemColumns[name]:
 			return constant()
+		case v.row.tables != nil:
+			return c
 		case !certain:
 			v = value{Lineage: c.Lineage}
 		}
@@ -385,6 +415,9 @@ func (t *tracer) indirection(x *pg.A_Indirection, s *scope) value {
 }
 
 func (t *tracer) rowOf(x *pg.RowExpr, s *scope) value {
+	if len(x.GetArgs()) > maxColumns {
+		return t.fold(x.GetArgs(), s)
+	}
 	parts := t.values(x.GetArgs(), s)
 	v := computed(parts...)
 	r := row{}
@@ -427,9 +460,10 @@ func (t *tracer) cast(x *pg.TypeCast, s *scope) value {
 		schema = names[len(names)-2]
 	}
 	for _, c := range t.w.c.castsTo(schema, names[len(names)-1]) {
-		f := callee{schema: c.FunctionSchema, name: c.Function}
-		out.join(t.effect(f).Lineage)
-		t.w.call(f)
+		if f := (callee{schema: c.FunctionSchema, name: c.Function}); !t.w.c.contained(f) {
+			out.join(t.effect(f).Lineage)
+			t.w.call(f)
+		}
 	}
 	out.Plain = out.Empty()
 	return out
@@ -510,10 +544,13 @@ func (t *tracer) subLink(x *pg.SubLink, s *scope) value {
 	return computed(t.value(x.GetTestexpr(), s), r.all())
 }
 
+// canFail is a test that is none to who wrote it.
+const canFail = "a calculation that can fail"
+
 // mayFail notes that whether a statement succeeds depends on a value, which one can
 // ask for without seeing it: 1 / (value - 5).
 func (t *tracer) mayFail(v value) {
 	if t.deciding == 0 && !v.Empty() {
-		t.test(v, Compare, 1, "a calculation that can fail")
+		t.test(v, Compare, 1, canFail)
 	}
 }

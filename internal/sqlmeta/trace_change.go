@@ -88,7 +88,7 @@ func lasting(targets []named) bool {
 func (t *tracer) store(g *goal, name string, v value) {
 	v.join(t.implied.Lineage)
 	c := g.column(name)
-	t.found.writes[c.String()] = struct{}{}
+	t.found.wrote(c.String())
 	if g.lasting && !v.Empty() {
 		t.found.stored = append(t.found.stored, Stored{c, v.Lineage})
 	}
@@ -98,9 +98,7 @@ func (t *tracer) store(g *goal, name string, v value) {
 func (t *tracer) beside(g *goal, list []*pg.Node, outer *scope) *scope {
 	s := &scope{outer: outer}
 	s.add(g.item)
-	for _, n := range list {
-		s.add(t.source(n, s))
-	}
+	t.sources(list, s)
 	return s
 }
 
@@ -279,7 +277,7 @@ func (w *walker) trace(m proto.Message) {
 		var r row
 		if x.GetQuery().GetExecuteStmt() != nil { // its rows go into the table, not to the client
 			r = row{open: true, rest: value{Lineage: w.st.All}}
-			w.st.Output, w.st.All = nil, Lineage{Plain: true}
+			w.st.Rows, w.st.Output, w.st.All = false, nil, Lineage{Plain: true}
 		} else {
 			r = t.rowsOf(x.GetQuery(), nil)
 		}
@@ -310,6 +308,12 @@ func (w *walker) trace(m proto.Message) {
 			t.definition(x, n.GetRangeVar())
 		}
 	}
+	if t.conditions { // where in them an operator stands is not followed
+		t.test(t.implied, Free, 1, "an operator")
+	}
+	if t.x.exhausted() {
+		w.fail(tooMuch)
+	}
 	w.collect(t.found, t.x)
 }
 
@@ -319,13 +323,16 @@ func (t *tracer) impliedCalls() {
 	for _, c := range t.w.implied {
 		v.join(t.effect(c).Lineage)
 	}
-	t.test(v, Free, 1, "an operator")
 	t.w.st.All.join(v.Lineage)
 	t.implied = v
 }
 
 // output enters the rows that a statement returns.
 func (w *walker) output(r row, implied value) {
+	if len(r.values) == 0 && !r.open {
+		return // no RETURNING
+	}
+	w.st.Rows = true
 	w.st.All.join(r.all().Lineage)
 	if r.open || w.st.Output != nil {
 		w.st.Output = nil
@@ -365,7 +372,7 @@ func (w *walker) traceCopy(t *tracer, x *pg.CopyStmt) {
 	}
 	if x.GetIsFrom() {
 		for _, name := range names {
-			t.found.writes[g.column(name).String()] = struct{}{}
+			t.found.wrote(g.column(name).String())
 		}
 		return
 	}

@@ -7,8 +7,11 @@ import (
 // query is what each column of a SELECT's rows can carry. outer is the scope that it
 // stands in.
 func (t *tracer) query(q *pg.SelectStmt, outer *scope) row {
-	if q == nil {
+	switch {
+	case q == nil:
 		return row{}
+	case !t.x.step():
+		return row{open: true, rest: unknownValue(tooMuch)}
 	}
 	defer func(ctes *namedRows, windows map[string]value) { t.ctes, t.windows = ctes, windows }(t.ctes, t.windows)
 	t.windows = nil
@@ -72,23 +75,36 @@ func zip(a, b row) row {
 
 func (t *tracer) valueLists(lists []*pg.Node, outer *scope) row {
 	var out row
-	for i, n := range lists {
-		var r row
-		for k, v := range t.values(n.GetList().GetItems(), &scope{outer: outer}) {
-			r.add("column"+itoa(int64(k+1)), v)
-		}
-		if i == 0 {
-			out = r
-		} else {
-			out = zip(out, r)
+	s := &scope{outer: outer}
+	width := len(lists[0].GetList().GetItems())
+	for k := range min(width, maxColumns) {
+		out.add("column"+itoa(int64(k+1)), constant())
+	}
+	out.rest = constant()
+	for _, n := range lists {
+		for k, item := range n.GetList().GetItems() {
+			v := t.value(item, s)
+			if k < len(out.values) {
+				out.values[k].join(v.Lineage)
+			} else { // an error to the server
+				out.open = true
+				out.rest.join(v.Lineage)
+			}
 		}
 	}
 	return out
 }
 
+// maxColumns is how many columns the server lets a row have (MaxTupleAttributeNumber,
+// htup_details.h).
+const maxColumns = 1664
+
 // targets is a target list, or RETURNING.
 func (t *tracer) targets(list []*pg.Node, s *scope) row {
 	var out row
+	if len(list) > maxColumns { // which the server refuses
+		return row{open: true, rest: t.fold(list, s)}
+	}
 	for _, n := range list {
 		x := n.GetResTarget()
 		if isStar(x.GetVal()) {
@@ -344,11 +360,24 @@ func (t *tracer) rowsOf(n *pg.Node, outer *scope) row {
 // from evaluates FROM: what stands to the left is seen by functions and LATERAL.
 func (t *tracer) from(list []*pg.Node, outer *scope) *scope {
 	s := &scope{outer: outer}
+	t.sources(list, s)
+	return s
+}
+
+// sources adds elements of FROM to a scope.
+func (t *tracer) sources(list []*pg.Node, s *scope) {
+	if len(list) > maxFrom {
+		v := t.took(unknownValue("more elements of FROM than weir follows"))
+		s.add(item{columns: row{open: true, rest: v}})
+		return
+	}
 	for _, n := range list {
 		s.add(t.source(n, s))
 	}
-	return s
 }
+
+// maxFrom bounds the elements of one FROM.
+const maxFrom = 2048
 
 // source is one element of FROM. s holds what stands to its left, and outside.
 func (t *tracer) source(n *pg.Node, s *scope) item {
@@ -544,7 +573,7 @@ func (t *tracer) merge(using []string, left, right row) row {
 		shared[name] = true
 	}
 	for _, side := range []*row{&left, &right} {
-		rest := row{open: side.open, rest: side.rest}
+		rest := row{open: side.open, rest: side.rest, tables: side.tables}
 		for i, name := range side.names {
 			if !shared[name] {
 				rest.add(name, side.values[i])

@@ -54,8 +54,10 @@ type Statement struct {
 	// function that cannot be looked into, EXECUTE of an unknown name, ...
 	Opaque bool
 	Copy   *Copy // set for COPY
-	// Output is what each column of the rows that it returns can carry, in order; nil
-	// when the text does not show how many there are. All is what any of them can.
+	// Rows is set when it returns rows. Output is what each of their columns can carry, in
+	// order; nil when the text does not show how many there are. All is what any of them
+	// can.
+	Rows   bool
 	Output []Output
 	All    Lineage
 	// Stored is what it stores in lasting relations. Values that stand in the statement

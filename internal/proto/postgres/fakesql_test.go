@@ -48,7 +48,7 @@ var (
 )
 
 func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta.Statement, error) {
-	st := &sqlmeta.Statement{Text: text, Names: map[string]struct{}{}}
+	st := &sqlmeta.Statement{Text: text, Rows: true, Names: map[string]struct{}{}}
 	star := strings.Contains(text, "*")
 	words := strings.Fields(strings.ToLower(text))
 	st.Tag = strings.ToUpper(words[0])
@@ -110,6 +110,7 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		if err != nil {
 			return nil, err
 		}
+		in.Text = text
 		ef.Prepare, ef.Inner = words[1], in
 		st.Accesses = in.Accesses
 	case "execute":
@@ -127,6 +128,7 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		if err != nil {
 			return nil, err
 		}
+		in.Text = text
 		ef.DeclareCursor, ef.Inner = words[1], in
 		st.Accesses = in.Accesses
 	case "fetch":

@@ -15,6 +15,7 @@ type prepared struct {
 	bytes    int64
 	analysis analysis
 	reading  reading // how the server has read the text
+	within   bool    // it stands within the text: PREPARE, DECLARE
 }
 
 // analysis is a statement as it was understood under one state of the session.

@@ -52,7 +52,7 @@ var emptyStatement = &sqlmeta.Statement{}
 
 // unreadable is a statement about which nothing is known.
 func unreadable(text, problem string) *sqlmeta.Statement {
-	return &sqlmeta.Statement{Text: text, Problem: problem, Opaque: true,
+	return &sqlmeta.Statement{Text: text, Problem: problem, Opaque: true, Rows: true,
 		Accesses: []flow.Access{{Verb: flow.Unknown}}, All: sqlmeta.Lineage{Unknown: problem},
 		Effects: sqlmeta.Effects{UnsureSearchPath: true, ChangesCatalogue: true}}
 }
@@ -151,6 +151,14 @@ func (s *resolving) lookups() sqlmeta.Session {
 	return out
 }
 
+// meant is the statement of the text that the name stands for.
+func (p *prepared) meant(st *sqlmeta.Statement) *sqlmeta.Statement {
+	if p.within && st.Problem == "" {
+		return st.Effects.Inner
+	}
+	return st
+}
+
 // maxDepth bounds prepared statements that execute prepared statements.
 const maxDepth = 8
 
@@ -179,7 +187,7 @@ func (s *resolving) current(p *prepared) *sqlmeta.Statement {
 	if len(stmts) > 1 {
 		return nil
 	}
-	return stmts[0]
+	return p.meant(stmts[0])
 }
 
 // analyse finds the statements of a text.

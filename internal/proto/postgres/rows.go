@@ -102,7 +102,7 @@ func (m *maskSet) origin(c *Column, position, n int, st *sqlmeta.Statement) mask
 		}
 	}
 	switch {
-	case st == nil:
+	case st == nil || !st.Rows:
 		return m.lineage(&sqlmeta.Lineage{Unknown: "weir did not see the statement"})
 	case len(st.Output) == n:
 		return m.lineage(&st.Output[position].Lineage)
