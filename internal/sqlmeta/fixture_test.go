@@ -17,34 +17,14 @@ func testCatalog() *Catalog {
 		{OID: 16470, Schema: "evil", Name: "pg_class", Kind: 'r', Columns: []string{"oid"}},
 		{OID: 16480, Schema: "pg_catalog", Name: "pg_stat_statements", Kind: 'v', Columns: []string{"query"}},
 	}
-	oid := uint32(1000)
-	for _, name := range append(wordsOf(harmlessRelations), wordsOf(dataRelations)...) {
-		oid++
-		relations = append(relations, &Relation{OID: oid, Schema: pgCatalog, Name: name, Kind: 'r', Columns: []string{"oid"}})
-	}
-	for _, name := range []string{"tables", "columns", "user_mapping_options"} {
-		oid++
-		relations = append(relations, &Relation{OID: oid, Schema: infoSchema, Name: name, Kind: 'v'})
-	}
+	ownRelations, ownFunctions := serverObjects()
 	functions := []Function{
 		{OID: 16500, Schema: "shop", Name: "total", Language: "sql"},
 		{OID: 16501, Schema: "shop", Name: "close_month", Language: "plpgsql"},
 		{OID: 16502, Schema: "app", Name: "lower", Language: "plpgsql"},
 		{OID: 16503, Schema: "public", Name: "dblink", Language: "c"},
 	}
-	for _, list := range []map[string]bool{harmlessFunctions, carrierFunctions, unsafeFunctions, lockFunctions, set(`pg_read_file
-		pg_read_binary_file pg_ls_dir pg_ls_logdir lo_import lo_get lo_export pg_terminate_backend pg_cancel_backend
-		pg_reload_conf pg_switch_wal pg_promote pg_create_logical_replication_slot pg_export_snapshot
-		pg_stat_get_activity pg_notify`)} {
-		for _, name := range wordsOf(list) {
-			oid++
-			functions = append(functions, Function{OID: oid, Schema: pgCatalog, Name: name, Language: "internal", BuiltIn: true})
-		}
-	}
-	for _, name := range wordsOf(informationFunctions) {
-		oid++
-		functions = append(functions, Function{OID: oid, Schema: infoSchema, Name: name, Language: "sql", BuiltIn: true})
-	}
+	relations, functions = append(relations, ownRelations...), append(functions, ownFunctions...)
 	return NewCatalog(1, []string{"public", "shop", "app", "evil", pgCatalog, infoSchema}, relations, functions).WithOperators(testOperators)
 }
 
