@@ -80,7 +80,7 @@ func (o *offline) readSchemas(paths []string, warn func(string)) error {
 	if err != nil {
 		return err
 	}
-	catalog, warnings, err := catalogFromDDL(o.ctx, pool, text.String())
+	catalog, warnings, err := sqlparse.CatalogFromDDL(o.ctx, pool, text.String())
 	if err != nil {
 		return fmt.Errorf("the schema cannot be understood: %w", err)
 	}

@@ -127,6 +127,11 @@ func filterOf(c *cli.Context) (*auditlog.Filter, error) {
 	for _, k := range c.StringSlice("kind") {
 		f.Kinds = append(f.Kinds, auditlog.Kind(k))
 	}
+	return f, timesOf(c, f)
+}
+
+// timesOf reads --from and --to.
+func timesOf(c *cli.Context, f *auditlog.Filter) error {
 	now := time.Now()
 	for flag, to := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
 		text := c.String(flag)
@@ -135,11 +140,11 @@ func filterOf(c *cli.Context) (*auditlog.Filter, error) {
 		}
 		at, err := parseWhen(text, now)
 		if err != nil {
-			return nil, usagef("--%s %v", flag, err)
+			return usagef("--%s %v", flag, err)
 		}
 		*to = at
 	}
-	return f, nil
+	return nil
 }
 
 // parseWhen reads a time, a day in UTC, or a time ago.

@@ -17,7 +17,7 @@ func policyCommand(open openSQL) *cli.Command {
 	p := policyCLI{open: open}
 	return &cli.Command{
 		Name:  "policy",
-		Usage: "check, test and explain the policy",
+		Usage: "check, test, explain and replay the policy",
 		Description: "FILE... together are one policy; without FILE it is that of the configuration (--config, WEIR_CONFIG).\n" +
 			"With a configuration named, actions are checked against the protocols of its backends.",
 		Subcommands: []*cli.Command{
@@ -59,6 +59,7 @@ func policyCommand(open openSQL) *cli.Command {
 					&cli.BoolFlag{Name: "all", Usage: "list rules of other backends and actions too"}},
 				Action: p.explain,
 			},
+			p.replayCommand(),
 		},
 	}
 }

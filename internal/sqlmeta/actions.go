@@ -17,10 +17,11 @@ func Actions(list []*Statement) []flow.Action {
 		out[i] = flow.Action{
 			Accesses:  st.Accesses,
 			Functions: st.Functions,
-			Text:      capped(st.Text),
-			Digest:    Digest(st.Text),
-			Bytes:     int64(len(st.Text)),
-			Problem:   st.Problem,
+			Languages: st.Languages, SecurityDefiner: st.SecurityDefiner, Columns: st.Uses,
+			Text:    capped(st.Text),
+			Digest:  Digest(st.Text),
+			Bytes:   int64(len(st.Text)),
+			Problem: st.Problem,
 		}
 	}
 	return out
