@@ -123,6 +123,9 @@ func (t *tracer) columnsOf(n named) row {
 
 func systemRow(r *Relation) row {
 	out := row{open: len(r.Columns) == 0, rest: constant()}
+	if r.Schema == pgCatalog && dataRelations[r.Name] {
+		out.rest = unknownValue(samples)
+	}
 	for _, name := range r.Columns {
 		v := constant()
 		if sampleColumns[name] {

@@ -27,6 +27,7 @@ func lineageCatalog(t testing.TB) *Catalog {
 	view(16604, "unread", "a", "b")
 	relations[len(relations)-1].BaseColumns = []ColumnID{{16410, 3}, {16410, 1}}
 	view(16605, "calls", "t")
+	relations = append(relations, &Relation{OID: 16606, Schema: "shop", Name: "ruled", Kind: 'r', Columns: []string{"a", "b"}, Rewritten: true})
 	var functions []Function
 	for _, list := range base.Functions {
 		functions = append(functions, list...)
@@ -41,6 +42,8 @@ func lineageCatalog(t testing.TB) *Catalog {
 		{Name: "copies", Language: "plpgsql"},
 		{Name: "in_python", Language: "plpython3u"},
 		{Name: "contained", Language: "c", Contained: true, Extension: "x"},
+		{Name: "keeps", Language: "sql"},
+		{Name: "operates", Language: "sql"},
 	} {
 		f.OID, f.Schema = uint32(16650+i), "app"
 		functions = append(functions, f)
@@ -61,6 +64,8 @@ func lineageCatalog(t testing.TB) *Catalog {
 		16655: {Kind: PLpgSQLFunction, Text: "SELECT id FROM shop.orders"},
 		16656: {Kind: PLpgSQLFunction, Text: "INSERT INTO public.t (a) SELECT card_number FROM shop.payments WHERE id = k"},
 		16657: {Kind: UnreadFunction},
+		16659: {Kind: SQLFunction, Text: "INSERT INTO public.t (a) VALUES ($1) RETURNING b"},
+		16660: {Kind: SQLFunction, Text: "SELECT ### $1"},
 	}
 	var list []Definition
 	for oid, d := range texts {

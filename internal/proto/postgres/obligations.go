@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/weirproxy/weir/internal/flow"
 	"github.com/weirproxy/weir/internal/policy"
@@ -38,17 +39,17 @@ func (m *maskSet) obliges(st *sqlmeta.Statement) (why string, spends []flow.Spen
 // stores: a statement that stores masked values in another column would bring them to
 // where no mask hides them. Values that the client itself sends are its own.
 func (m *maskSet) stores(st *sqlmeta.Statement, s *sqlmeta.Stored) string {
-	info := m.lineage(&s.Lineage)
+	info, target := m.lineage(&s.Lineage), strings.TrimSuffix(s.Target.String(), ".*")
 	own := s.Plain && s.Unknown == "" && len(s.Columns) == 1 && s.Columns[0].ColumnID == s.Target.ColumnID
 	if info.method == 0 || own {
 		return ""
 	}
 	if info.source == sourceUnresolved {
 		return fmt.Sprintf("this %s would store in %s what weir cannot follow (%s), which may be values that masks hide from you; ask somebody who may see them to do it, or whoever keeps weir's policy",
-			st.Tag, s.Target, s.Unknown)
+			st.Tag, target, s.Unknown)
 	}
 	return fmt.Sprintf("this %s would store values of %s, which mask %s hides from you, in %s; ask somebody who may see them to do it, or whoever keeps weir's policy",
-		st.Tag, info.name, maskNames(info.masks), s.Target)
+		st.Tag, info.name, maskNames(info.masks), target)
 }
 
 // tests: what a test of a masked column takes out of the masks' budgets, or why it may
