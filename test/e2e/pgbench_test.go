@@ -19,12 +19,17 @@ func benchSeconds() string {
 	return "6"
 }
 
-func pgbench(t *testing.T, args ...string) (string, error) {
+func pgbench(t testing.TB, args ...string) (string, error) {
 	t.Helper()
-	return run(t, "bench", "pgbench", append(args, "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "shop")...)
+	return pgbenchAs(t, "bench", args...)
 }
 
-var initBench = func(t *testing.T) {
+func pgbenchAs(t testing.TB, who string, args ...string) (string, error) {
+	t.Helper()
+	return run(t, who, "pgbench", append(args, "-h", "127.0.0.1", "-p", fmt.Sprint(w.DB.Port), "shop")...)
+}
+
+func initBench(t testing.TB) {
 	t.Helper()
 	if ask(t, "SELECT to_regclass('public.pgbench_accounts') IS NOT NULL") == "t" {
 		return
