@@ -37,7 +37,10 @@
 //
 //	when: 'action.columns_read.all(c, c in ["shop.orders.id", "shop.orders.total"])'
 //
-// A whole row is schema.table.*, so such a list refuses it. The lists are empty for
+// Through a view both the view's columns and those of the tables behind it are read.
+// A whole row is all of its columns, or schema.table.* where they are not known, and
+// *.*.* stands for what cannot be followed (a function in another language, say), so
+// that such a list refuses it. The lists are empty for
 // what reads no table, and at backends that do not speak SQL: all() holds for an
 // empty list, so `actions` and `resources` have to say what the rule is about.
 // action.languages are those of the functions called that are not the server's own,

@@ -279,7 +279,7 @@ func (w *walker) function(qualified string) {
 func (w *walker) finish() {
 	w.checkCarriers()
 	st := w.st
-	st.Uses = flow.ColumnUse{Read: columnNames(st.reads.Columns), Written: sorted(w.writes), Tested: testedNames(st.Tests)}
+	st.Uses = flow.ColumnUse{Read: columnNames(&st.reads), Written: sorted(w.writes), Tested: testedNames(st.Tests)}
 	st.Languages = sorted(w.languages)
 	if st.Problem != "" {
 		st.Accesses = []flow.Access{{Verb: flow.Unknown}}

@@ -120,10 +120,17 @@ func sorted(m map[string]struct{}) []string {
 	return slices.Sorted(maps.Keys(m))
 }
 
-func columnNames(list []Column) []string {
-	names := make(map[string]struct{}, len(list))
-	for _, c := range list {
+// anyColumn stands in lists of columns for those that the text does not show: no list
+// of a policy's allows it by accident.
+const anyColumn = "*.*.*"
+
+func columnNames(l *Lineage) []string {
+	names := make(map[string]struct{}, len(l.Columns)+1)
+	for _, c := range l.Columns {
 		names[c.String()] = struct{}{}
+	}
+	if l.Unknown != "" {
+		names[anyColumn] = struct{}{}
 	}
 	return sorted(names)
 }
@@ -131,7 +138,11 @@ func columnNames(list []Column) []string {
 func testedNames(list []Test) []string {
 	names := make(map[string]struct{}, len(list))
 	for i := range list {
-		if list[i].Unknown == "" && list[i].Where != canFail {
+		switch {
+		case list[i].Where == canFail:
+		case list[i].Unknown != "":
+			names[anyColumn] = struct{}{}
+		default:
 			names[list[i].Column.String()] = struct{}{}
 		}
 	}
