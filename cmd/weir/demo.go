@@ -78,6 +78,7 @@ func (d *demo) run(ctx context.Context) error {
 		{"The weir agent, its hooks on the cgroup of this demo's processes", d.startNode},
 		{"Ann's psql, unchanged: the server's own address, no password", d.annReads},
 		{"The card numbers that Ann sees are masked", d.annIsMasked},
+		{"Nor can she find them out by asking: a test of a masked column is refused, equality with a value is counted", d.annCannotGuess},
 		{"Dora sees them whole: she is exempt from the mask", d.doraSees},
 		{"Ann's DROP TABLE is denied, by name of the rule; the table is still there", d.dropDenied},
 		{"A process that nobody signed in for is refused, with the right password too", d.nobodyRefused},
@@ -259,6 +260,15 @@ func (d *demo) annIsMasked(ctx context.Context) error {
 		return errors.New("a whole card number came through an expression")
 	}
 	return expect(out, err, "nice_try")
+}
+
+func (d *demo) annCannotGuess(ctx context.Context) error {
+	out, err := d.psql(ctx, "ann", d.db.Port, "SELECT id FROM shop.payments WHERE card_number LIKE '4%'")
+	if err == nil || !strings.Contains(out, `weir: mask "`) {
+		return fmt.Errorf("a test of a masked column passed: %s", out)
+	}
+	out, err = d.psql(ctx, "ann", d.db.Port, "SELECT id FROM shop.payments WHERE card_number = '"+demoFirstCard+"'")
+	return expect(out, err, "(1 row)")
 }
 
 func (d *demo) doraSees(ctx context.Context) error {
