@@ -165,13 +165,31 @@ func (l *loader) texts() (all []sqlmeta.Definition, partial bool) {
 		}
 		partial = partial || row[2] == nil
 		if d.Kind != sqlmeta.UnreadFunction && row[2] != nil && fits(row[2]) {
-			d.Text = string(row[2])
+			d.Text = statementsOf(string(row[2]), d.Kind)
 		} else {
 			d.Kind = sqlmeta.UnreadFunction
 		}
 		all = append(all, d)
 	})
 	return all, partial
+}
+
+// statementsOf makes statements of the bodies that the server writes as RETURN
+// expression or BEGIN ATOMIC ... END (print_function_sqlbody in ruleutils.c).
+func statementsOf(body string, kind sqlmeta.DefinitionKind) string {
+	text := strings.TrimSpace(body)
+	if kind != sqlmeta.SQLFunction {
+		return body
+	}
+	if expression, ok := strings.CutPrefix(text, "RETURN "); ok {
+		return "SELECT " + expression
+	}
+	if list, ok := strings.CutPrefix(text, "BEGIN ATOMIC"); ok {
+		if list, ok := strings.CutSuffix(list, "END"); ok {
+			return list
+		}
+	}
+	return body
 }
 
 func (l *loader) loadGenerated() {

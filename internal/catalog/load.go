@@ -25,6 +25,9 @@ const probeSQL = `SELECT pg_catalog.concat_ws(',',
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_proc),
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_operator
 		WHERE oid OPERATOR(pg_catalog.>=) ` + firstUser + `),
+	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_cast
+		WHERE castfunc OPERATOR(pg_catalog.>=) ` + firstUser + `),
+	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_extension),
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(r.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_rewrite AS r
 		JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) r.ev_class WHERE c.relpersistence OPERATOR(pg_catalog.<>) 't'),
 	(SELECT pg_catalog.concat(pg_catalog.count(*), '.', pg_catalog.sum(i.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_inherits AS i
