@@ -196,6 +196,36 @@ func TestThroughViewsAndFunctions(t *testing.T) {
 	}
 }
 
+// TestTemporaryShadows: a function that names a relation without its schema reads the
+// session's temporary one of that name, whatever the catalogue has.
+func TestTemporaryShadows(t *testing.T) {
+	w := newSandbox(t, `set check_function_bodies = off; create function sandbox.item(k int) returns text language sql stable as 'select item from orders where id = k'`)
+	w.set(func() {
+		rules := w.decide
+		w.decide = func(in policy.Input) policy.Decision {
+			for _, a := range in.Action.Accesses {
+				if a.Verb == flow.Call {
+					return policy.Decision{Verdict: flow.Allow, Rule: "calls"}
+				}
+			}
+			return unkept(rules(in))
+		}
+		w.revision++
+	})
+	c := w.connect(t, "search_path=shop,sandbox")
+	if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, "select item(1)"); got != "kettle" {
+		t.Errorf("before: %q", got)
+	}
+	if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, "create temp table orders as select id, reverse(card_number) as item from shop.payments"); got != "" {
+		t.Fatal(got)
+	}
+	for _, sql := range []string{"select item(1)", "select upper(item(1))", "select reverse(item(1)) from generate_series(1, 1)"} {
+		if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, sql); cardLeaks(got) || got != "[masked]" {
+			t.Errorf("%s gave %q", sql, got)
+		}
+	}
+}
+
 func mustGlob(t *testing.T, text string) policy.Glob {
 	t.Helper()
 	g, err := policy.NewGlob(text)
