@@ -226,13 +226,13 @@ func (l *loader) loadCasts() []sqlmeta.Cast {
 
 // loadContained marks the functions that read nothing by themselves.
 func (l *loader) loadContained(functions []sqlmeta.Function) {
-	known := make(map[uint32]string)
+	known := make(map[uint32]bool)
 	l.each(containedSQL, 4, func(row [][]byte) {
-		if extension := l.name(row[1]); first(row[3]) == 'i' || sqlmeta.ReadsNothing(extension, string(row[2])) {
-			known[l.oid(row[0])] = extension
+		if first(row[3]) == 'i' || sqlmeta.ReadsNothing(string(row[1]), string(row[2])) {
+			known[l.oid(row[0])] = true
 		}
 	})
 	for i := range functions {
-		functions[i].Extension, functions[i].Contained = known[functions[i].OID]
+		functions[i].Contained = known[functions[i].OID]
 	}
 }

@@ -73,8 +73,6 @@ type Function struct {
 	Volatility      byte // i s v
 	SecurityDefiner bool
 	BuiltIn         bool // OID below 16384 (FirstNormalObjectId)
-	// Extension is the extension that it belongs to, "" for none.
-	Extension string
 	// Contained is set when it reads nothing by itself: what it returns carries its
 	// arguments only.
 	Contained bool

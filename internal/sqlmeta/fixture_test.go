@@ -28,14 +28,6 @@ func testCatalog() *Catalog {
 	return NewCatalog(1, []string{"public", "shop", "app", "evil", pgCatalog, infoSchema}, relations, functions).WithOperators(testOperators)
 }
 
-func wordsOf(m map[string]bool) []string {
-	out := make([]string, 0, len(m))
-	for w := range m {
-		out = append(out, w)
-	}
-	return out
-}
-
 // testContext is the session of a block of cases in testdata.
 type testContext struct {
 	session Session

@@ -41,7 +41,7 @@ func lineageCatalog(t testing.TB) *Catalog {
 		{Name: "dynamic", Language: "plpgsql"},
 		{Name: "copies", Language: "plpgsql"},
 		{Name: "in_python", Language: "plpython3u"},
-		{Name: "contained", Language: "c", Contained: true, Extension: "x"},
+		{Name: "contained", Language: "c", Contained: true},
 		{Name: "keeps", Language: "sql"},
 		{Name: "operates", Language: "sql"},
 	} {
