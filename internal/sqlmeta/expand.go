@@ -247,7 +247,7 @@ func (t *tracer) inside(d Definition) *tracer {
 		s.SearchPath, s.Certain = caller.SearchPath, caller.Certain
 	}
 	w := &walker{s: &s, c: t.w.c, st: &Statement{}}
-	return &tracer{w: w, x: t.x, caller: caller, found: newFindings()}
+	return &tracer{w: w, x: t.x, caller: caller, found: newFindings(), body: d.Kind != ViewDefinition}
 }
 
 // effect is what a function can read by itself, apart from its arguments.

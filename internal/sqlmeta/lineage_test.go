@@ -44,6 +44,7 @@ func lineageCatalog(t testing.TB) *Catalog {
 		{Name: "contained", Language: "c", Contained: true},
 		{Name: "keeps", Language: "sql"},
 		{Name: "operates", Language: "sql"},
+		{Name: "shadows", Language: "plpgsql"},
 	} {
 		f.OID, f.Schema = uint32(16650+i), "app"
 		functions = append(functions, f)
@@ -65,6 +66,7 @@ func lineageCatalog(t testing.TB) *Catalog {
 		16656: {Kind: PLpgSQLFunction, Text: "INSERT INTO public.t (a) SELECT card_number FROM shop.payments WHERE id = k"},
 		16657: {Kind: UnreadFunction},
 		16659: {Kind: SQLFunction, Text: "INSERT INTO public.t (a) VALUES ($1) RETURNING b"},
+		16661: {Kind: PLpgSQLFunction, Text: "CREATE TEMP TABLE orders AS SELECT id, card_number AS item FROM shop.payments"},
 		16660: {Kind: SQLFunction, Text: "SELECT ### $1"},
 	}
 	var list []Definition

@@ -36,7 +36,8 @@ type tracer struct {
 
 	implied    value // of functions that operators run; see imply
 	conditions bool  // there are any
-	writes     bool  // the body that is being read may keep what it is given
+	body       bool  // of a function: the session does not learn what temporary relations it makes
+	writes     bool  // the body may keep what it is given
 	found      *findings
 }
 

@@ -49,7 +49,7 @@ type goal struct {
 
 func (t *tracer) target(r *pg.RangeVar) *goal {
 	g := &goal{list: t.w.resolve(r), rules: constant()}
-	g.lasting = lasting(g.list)
+	g.lasting = t.body || lasting(g.list)
 	g.columns, _ = t.relation(r.GetSchemaname(), r.GetRelname())
 	g.item = named1(r.GetAlias(), r.GetRelname(), g.columns)
 	g.item.entries[0].relation = true
@@ -245,7 +245,8 @@ func (t *tracer) mergeWhen(g *goal, c *pg.MergeWhenClause, s *scope) {
 
 // stores is SELECT INTO and CREATE TABLE AS.
 func (t *tracer) stores(x *pg.IntoClause, r row) {
-	if x == nil || x.GetSkipData() || x.GetRel().GetRelpersistence() == "t" || x.GetRel().GetSchemaname() == pgTemp {
+	temporary := x.GetRel().GetRelpersistence() == "t" || x.GetRel().GetSchemaname() == pgTemp
+	if x == nil || x.GetSkipData() || temporary && !t.body {
 		return
 	}
 	c := Column{Schema: x.GetRel().GetSchemaname(), Table: x.GetRel().GetRelname()}
@@ -254,7 +255,7 @@ func (t *tracer) stores(x *pg.IntoClause, r row) {
 	}
 	v := r.all()
 	v.join(t.implied.Lineage)
-	if c.Schema == pgTemp || v.Empty() {
+	if c.Schema == pgTemp && !t.body || v.Empty() {
 		return
 	}
 	t.found.stored = append(t.found.stored, Stored{c, v.Lineage})
