@@ -5,20 +5,43 @@ import (
 	"math/bits"
 )
 
-// indexDigit is the offset of the first ASCII digit at or after i, -1 for none.
-// It looks at eight bytes at a time.
-func indexDigit(v []byte, i int) int {
+// digitsIn marks the bytes of x that are ASCII digits by their highest bits.
+func digitsIn(x uint64) uint64 {
 	const (
 		zeros = 0x3030303030303030
 		low   = 0x7f7f7f7f7f7f7f7f
 		over9 = 0x7676767676767676 // 0x7f - 9
 		high  = 0x8080808080808080
 	)
-	for ; i+8 <= len(v); i += 8 {
-		x := binary.LittleEndian.Uint64(v[i:]) ^ zeros // digits are 0..9 now
-		if m := ^((x&low + over9) | x) & high; m != 0 {
+	x ^= zeros // digits are 0..9 now
+	return ^((x&low + over9) | x) & high
+}
+
+// indexDigit is the offset of the first ASCII digit at or after i, -1 for none.
+// It looks at sixteen bytes at a time, then eight; the last eight may overlap
+// those before.
+func indexDigit(v []byte, i int) int {
+	for ; i+16 <= len(v); i += 16 {
+		a, b := digitsIn(binary.LittleEndian.Uint64(v[i:])), digitsIn(binary.LittleEndian.Uint64(v[i+8:]))
+		if a != 0 {
+			return i + bits.TrailingZeros64(a)/8
+		}
+		if b != 0 {
+			return i + 8 + bits.TrailingZeros64(b)/8
+		}
+	}
+	if i+8 <= len(v) {
+		if m := digitsIn(binary.LittleEndian.Uint64(v[i:])); m != 0 {
 			return i + bits.TrailingZeros64(m)/8
 		}
+		i += 8
+	}
+	if last := len(v) - 8; last >= 0 && i < len(v) {
+		m := digitsIn(binary.LittleEndian.Uint64(v[last:])) >> (8 * (i - last))
+		if m == 0 {
+			return -1
+		}
+		return i + bits.TrailingZeros64(m)/8
 	}
 	for ; i < len(v); i++ {
 		if isDigit(v[i]) {

@@ -175,6 +175,9 @@ const maxPEMLabel = 64
 // scanPEM finds private keys (RFC 7468) from BEGIN to the end of the END line, or
 // to the end of the value when there is none.
 func scanPEM(v []byte, out []Span, detector int) []Span {
+	if len(v) < len(pemBegin)+len(pemKey)+len(pemDashes) {
+		return out
+	}
 	for i := 0; ; {
 		k := bytes.Index(v[i:], pemBegin)
 		if k < 0 {
