@@ -126,7 +126,6 @@ func (a *agent) postgresHandler(dialer *upstream.Dialer) (session.Handler, error
 		Analyze:        analyzer.Analyze,
 		Catalog:        cats.get,
 		Invalidate:     func(g session.Grant) { cats.cache.Invalidate(cats.key(g)) },
-		Describe:       cats.describe,
 		Defaults:       cats.defaults,
 		SignIn:         signIn(dialer),
 		CancelUpstream: dialer.CancelPostgres,
@@ -150,18 +149,6 @@ func signIn(d *upstream.Dialer) func(context.Context, session.Grant, map[string]
 
 func (c *catalogues) get(ctx context.Context, g session.Grant) (*sqlmeta.Catalog, error) {
 	return c.cache.Get(ctx, c.key(g))
-}
-
-func (c *catalogues) describe(ctx context.Context, g session.Grant, path []string, query string) ([]postgres.Column, error) {
-	fields, err := c.cache.Describe(ctx, c.key(g), path, query)
-	if err != nil {
-		return nil, err
-	}
-	columns := make([]postgres.Column, len(fields))
-	for i, f := range fields {
-		columns[i] = postgres.Column{Name: f.Name, Relation: f.Relation, Attr: f.Attr, Type: f.Type}
-	}
-	return columns, nil
 }
 
 func (c *catalogues) defaults(ctx context.Context, g session.Grant) (postgres.Defaults, error) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/accept"
 	"github.com/weirproxy/weir/internal/audit"
+	"github.com/weirproxy/weir/internal/budget"
 	"github.com/weirproxy/weir/internal/ca"
 	"github.com/weirproxy/weir/internal/catalog"
 	"github.com/weirproxy/weir/internal/config"
@@ -48,6 +49,7 @@ type agent struct {
 	audit     *audit.Spool
 	telemetry *telemetry.Telemetry
 	policy    *policystore.Store
+	budgets   *budget.Book
 	secrets   *credential.Store
 	logins    *credential.Book
 	authority *ca.CA
@@ -127,6 +129,7 @@ func (a *agent) start(ctx context.Context) error {
 		{"audit log", a.startAudit},
 		{"telemetry", a.startTelemetry},
 		{"policy", a.startPolicy},
+		{"budgets", a.startBudgets},
 		{"credentials", a.startCredentials},
 		{"certificate authority", a.startCA},
 		{"SQL parser", a.startParser},
@@ -232,6 +235,16 @@ func (a *agent) onPolicy(_, after *policy.Set, err error) {
 	if err := a.record(context.Background(), ev); err != nil {
 		a.log.Error("a policy change could not be recorded", "error", err)
 	}
+}
+
+func (a *agent) startBudgets(context.Context) error {
+	book, err := budget.Open(budget.Config{File: filepath.Join(a.cfg.StateDir, "kv", "budgets"), Now: time.Now, Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.budgets = book
+	a.onStop("budgets", book.Close)
+	return nil
 }
 
 func (a *agent) startCredentials(context.Context) error {
@@ -378,7 +391,7 @@ func (a *agent) startSessions(ctx context.Context) error {
 	}
 	a.sessions = session.New(session.Config{
 		Node: a.cfg.Node, Observe: a.cfg.Intercept.Mode == config.Observe,
-		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.audit,
+		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.audit, Budgets: a.budgets,
 		Login: a.logins.Login,
 		Handlers: map[flow.Protocol]session.Handler{
 			flow.Postgres: pg,

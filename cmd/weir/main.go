@@ -88,7 +88,7 @@ func app() *cli.App {
 			execCommand(),
 			flowsCommand(),
 			auditCommand(),
-			policyCommand(analyseSQL),
+			policyCommand(offlineSQL),
 			configCommand(),
 			trustCommand(),
 			doctorCommand(),

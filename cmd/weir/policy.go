@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -14,11 +13,8 @@ import (
 	"github.com/weirproxy/weir/internal/policy/policystore"
 )
 
-// analyser turns SQL into actions, one a statement.
-type analyser func(ctx context.Context, sql string) ([]flow.Action, error)
-
-func policyCommand(analyse func(ctx context.Context, sql string) ([]flow.Action, error)) *cli.Command {
-	p := policyCLI{analyse: analyse}
+func policyCommand(open openSQL) *cli.Command {
+	p := policyCLI{open: open}
 	return &cli.Command{
 		Name:  "policy",
 		Usage: "check, test and explain the policy",
@@ -39,8 +35,8 @@ func policyCommand(analyse func(ctx context.Context, sql string) ([]flow.Action,
 				Name:        "test",
 				Usage:       "run the cases under tests: in the files",
 				ArgsUsage:   "[FILE...]",
-				Description: "Prints a table of the cases and exits 1 when one fails.",
-				Flags:       []cli.Flag{outputFlag()},
+				Description: "Prints a table of the cases and exits 1 when one fails. A statement that masks refuse is denied, by the mask's name.",
+				Flags:       []cli.Flag{outputFlag(), schemaFlag()},
 				Action:      p.test,
 			},
 			{
@@ -48,8 +44,9 @@ func policyCommand(analyse func(ctx context.Context, sql string) ([]flow.Action,
 				Usage:     "say why something is allowed, denied or held for approval",
 				ArgsUsage: "[FILE...]",
 				Description: "Example: weir policy explain --user ann@example.com --groups developer --backend orders --sql 'SELECT * FROM shop.orders'\n" +
-					"Names without a schema are taken to be in public: this command knows no database's catalogue.",
-				Flags: []cli.Flag{outputFlag(),
+					"Says what each rule thinks of each access, what masks make of each column of the result and why, and which columns\n" +
+					"are tested at what price. Names without a schema are taken to be in public.",
+				Flags: []cli.Flag{outputFlag(), schemaFlag(),
 					&cli.StringFlag{Name: "user", Usage: "who; left out: nobody is signed in"},
 					&cli.StringSliceFlag{Name: "groups", Usage: "`G,..` of the user"},
 					&cli.StringFlag{Name: "kind", Usage: "human, ci, workload or agent", Value: string(flow.Human)},
@@ -66,8 +63,13 @@ func policyCommand(analyse func(ctx context.Context, sql string) ([]flow.Action,
 	}
 }
 
+// schemaFlag names what is known of the database: the commands ask none.
+func schemaFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "schema", Usage: "`FILE` of SQL DDL with the tables and views (pg_dump --schema-only); may be repeated"}
+}
+
 type policyCLI struct {
-	analyse analyser
+	open openSQL
 }
 
 // load compiles the files of the command line, else those of the configuration.
@@ -138,12 +140,9 @@ func (p *policyCLI) check(c *cli.Context) error {
 	return err
 }
 
-// analyser adapts the command's SQL analyser to package policy.
-func (p *policyCLI) analyser(ctx context.Context) policy.Analyser {
-	if p.analyse == nil {
-		return nil
-	}
-	return func(_, sql string) ([]flow.Action, error) { return p.analyse(ctx, sql) }
+// sql opens the analyser of the command.
+func (p *policyCLI) sql(c *cli.Context) (policy.Analyser, func(), error) {
+	return p.open(c.Context, c.StringSlice("schema"), func(w string) { fmt.Fprintln(c.App.ErrWriter, "warning: the schema: "+clean(w)) })
 }
 
 func (p *policyCLI) test(c *cli.Context) error {
@@ -158,7 +157,12 @@ func (p *policyCLI) test(c *cli.Context) error {
 	if found != nil {
 		return reportText(c.App.ErrWriter, found)
 	}
-	results := policy.RunTests(set, p.analyser(c.Context), protocols, time.Now())
+	analyse, closeSQL, err := p.sql(c)
+	if err != nil {
+		return err
+	}
+	defer closeSQL()
+	results := policy.RunTests(set, analyse, protocols, time.Now())
 	var failed error
 	bad := 0
 	for _, r := range results {
@@ -224,7 +228,12 @@ func (p *policyCLI) explain(c *cli.Context) error {
 	if protocols != nil && in.Flow.Protocol == "" {
 		return usagef("the configuration has no backend %q", in.Flow.Backend)
 	}
-	list, err := set.ExplainText(in, c.String("sql"), action, p.analyser(c.Context))
+	analyse, closeSQL, err := p.sql(c)
+	if err != nil {
+		return err
+	}
+	defer closeSQL()
+	list, err := set.ExplainText(in, c.String("sql"), action, analyse)
 	if err != nil {
 		return fmt.Errorf("the SQL cannot be explained: %w", err)
 	}

@@ -13,19 +13,22 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/weirproxy/weir/internal/flow"
+	"github.com/weirproxy/weir/internal/policy"
 )
 
 // fakeSQL reads "verb resource" statements parted by semicolons.
-func fakeSQL(_ context.Context, sql string) ([]flow.Action, error) {
-	if sql == "broken" {
-		return nil, errors.New("it does not parse")
-	}
-	var actions []flow.Action
-	for _, s := range strings.Split(sql, ";") {
-		verb, resource, _ := strings.Cut(strings.TrimSpace(s), " ")
-		actions = append(actions, flow.Action{Text: s, Accesses: []flow.Access{{Verb: flow.Verb(verb), Resource: resource}}})
-	}
-	return actions, nil
+func fakeSQL(context.Context, []string, func(string)) (policy.Analyser, func(), error) {
+	return func(_, sql string) ([]policy.Analysed, error) {
+		if sql == "broken" {
+			return nil, errors.New("it does not parse")
+		}
+		var list []policy.Analysed
+		for _, s := range strings.Split(sql, ";") {
+			verb, resource, _ := strings.Cut(strings.TrimSpace(s), " ")
+			list = append(list, policy.Analysed{Action: flow.Action{Text: s, Accesses: []flow.Access{{Verb: flow.Verb(verb), Resource: resource}}}})
+		}
+		return list, nil
+	}, func() {}, nil
 }
 
 // runCLI runs policy and config commands as main would.
@@ -167,6 +170,77 @@ func TestPolicyExplain(t *testing.T) {
 	}
 	if _, errs, code := runCLI(t, "policy", "explain", "--backend", "db", "--sql", "broken", good); code != 1 || !strings.Contains(errs, "it does not parse") {
 		t.Errorf("%d %s", code, errs)
+	}
+}
+
+const maskedPolicy = `policies:
+  - name: p
+    backends: [db]
+    rules:
+      - {name: readers, actions: [connect, select, insert], resources: ["shop.*"], effect: allow}
+    masks:
+      - {name: cards, columns: ["shop.payments.card_number"], with: last4}
+      - {name: mail, columns: ["shop.payments.email"], with: hash, predicates: {budget: 20, per: 1h}}
+    tests:
+      - {user: u, sql: "SELECT id, card_number AS c, lower(card_number) FROM shop.payments", expect: allow, masks: {id: none, c: last4, 3: redact}}
+      - {user: u, sql: "SELECT 1 FROM shop.payments WHERE card_number LIKE '4%'", expect: deny, rule: cards, refused: "WHERE"}
+      - {user: u, sql: "SELECT 1 FROM shop.payments WHERE email LIKE 'a%'", expect: allow}
+      - {user: u, sql: "INSERT INTO shop.copies (c) SELECT lower(card_number) FROM shop.payments", expect: deny, rule: cards, refused: "would store"}
+`
+
+// TestPolicyMasks is what masks do, with the real parser and no database.
+func TestPolicyMasks(t *testing.T) {
+	file := writeFile(t, "p.yaml", maskedPolicy)
+	if out, errs, code := weir(t, "policy", "test", file); code != 0 || !strings.Contains(out, "ok: 4 tests") {
+		t.Errorf("%d\n%s%s", code, out, errs)
+	}
+	wrong := writeFile(t, "wrong.yaml", strings.ReplaceAll(maskedPolicy, "c: last4", "c: none"))
+	if out, _, code := weir(t, "policy", "test", wrong); code != 1 || !strings.Contains(out, `by mask "cards"; the test wants none`) {
+		t.Errorf("%d\n%s", code, out)
+	}
+	explain := func(sql string, args ...string) (string, int) {
+		out, errs, code := weir(t, append(append([]string{"policy", "explain", "--user", "u", "--backend", "db", "--sql", sql}, args...), file)...)
+		return out + errs, code
+	}
+	out, code := explain("SELECT card_number AS c FROM shop.payments WHERE email IN ('a', 'b')")
+	for _, want := range []string{
+		`allow: rule "readers" allows it`,
+		`column 1 "c": shop.payments.card_number -> shown but for all digits before the last four by mask "cards"`,
+		"shop.payments.email is compared for equality (WHERE), 2 values",
+		`takes 2 of the 20 tests of shop.payments.email that mask "mail" gives each person in 1h`,
+		"without --schema FILE",
+	} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%d: no %q in\n%s", code, want, out)
+		}
+	}
+	if out, code := explain("SELECT 1 FROM shop.payments ORDER BY card_number"); code != 0 || !strings.HasPrefix(out, `deny: mask "cards" hides shop.payments.card_number from you`) {
+		t.Errorf("%d\n%s", code, out)
+	}
+	out, code = explain("SELECT * FROM shop.payments", "-o", "json")
+	var list []struct {
+		Verdict string
+		Masked  struct {
+			Columns []struct {
+				Position int
+				Source   string
+			}
+			Notes []string
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 || list[0].Verdict != "allow" ||
+		list[0].Masked.Columns[0].Position != 0 || list[0].Masked.Columns[0].Source != policy.SourceUnknown || len(list[0].Masked.Notes) != 1 {
+		t.Errorf("%d %v\n%s", code, err, out)
+	}
+	if out, code := explain("SELECT 1", "--schema", "/nonexistent.sql"); code != 1 || !strings.Contains(out, "/nonexistent.sql") {
+		t.Errorf("%d\n%s", code, out)
+	}
+}
+
+// The example's cases hold.
+func TestExamplePolicy(t *testing.T) {
+	if out, errs, code := weir(t, "policy", "test", "../../deploy/policy.example.yaml"); code != 0 {
+		t.Errorf("%d\n%s%s", code, out, errs)
 	}
 }
 

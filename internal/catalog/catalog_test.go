@@ -165,7 +165,7 @@ func TestLoad(t *testing.T) {
 
 	payments := c.Relation("shop", "payments")
 	want := &sqlmeta.Relation{OID: payments.OID, Schema: "shop", Name: "payments", Kind: 'r', Columns: []string{"id", "", "card", "amount", "doubled"},
-		Generated: []bool{false, false, false, false, true}, Children: []uint32{c.Relation("shop", "heir").OID}}
+		Generated: []bool{false, false, false, false, true}, GeneratedFrom: [][]int16{nil, nil, nil, nil, {4}}, Children: []uint32{c.Relation("shop", "heir").OID}}
 	if diff := cmp.Diff(want, payments); diff != "" {
 		t.Error(diff)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -134,7 +133,7 @@ const (
 // load reads the whole picture in one snapshot, one query for each class of
 // objects.
 func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.Catalog, err error) {
-	if _, err := query(ctx, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout TO '10s'"); err != nil {
+	if _, err := query(ctx, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout TO '10s'; SET LOCAL search_path TO ''"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -148,9 +147,13 @@ func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.
 	l.loadColumns()
 	l.loadViews()
 	l.loadInheritance()
+	l.loadGenerated()
 	functions := l.loadFunctions()
+	l.loadContained(functions)
 	operators := l.loadOperators()
 	types := l.loadTypes()
+	casts := l.loadCasts()
+	definitions := l.loadDefinitions()
 	if l.err != nil {
 		return nil, fmt.Errorf("read the system catalogue: %w", l.err)
 	}
@@ -159,7 +162,8 @@ func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.
 		relations = append(relations, r)
 	}
 	slices.SortFunc(relations, func(a, b *sqlmeta.Relation) int { return compare(a.OID, b.OID) })
-	return sqlmeta.NewCatalog(version, schemas, relations, functions).WithOperators(operators).WithTypes(types), nil
+	return sqlmeta.NewCatalog(version, schemas, relations, functions).
+		WithOperators(operators).WithTypes(types).WithCasts(casts).WithDefinitions(definitions), nil
 }
 
 func compare(a, b uint32) int {
@@ -248,7 +252,7 @@ func (l *loader) loadRelations() {
 
 func (l *loader) loadColumns() {
 	generated := "a.attgenerated"
-	if major, _, _ := strings.Cut(l.conn.ParameterStatus("server_version"), "."); len(major) == 1 || major == "10" || major == "11" {
+	if m := l.major(); m > 0 && m < 12 {
 		generated = "''"
 	}
 	l.each(fmt.Sprintf(columnsSQL, generated), 4, func(row [][]byte) {

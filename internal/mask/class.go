@@ -1,22 +1,66 @@
 package mask
 
-// Class says what a value of a type can carry and how it looks on the wire.
+// Class says what a value of a type can carry and how it looks on the wire. It is
+// one of the constants below or made of one by ArrayOf and RangeOf.
 type Class uint8
 
 // Classes; the zero value is the one about which nothing is known.
 const (
 	Unknown Class = iota
-	Opaque
+	Opaque        // nothing that a detector knows fits into it
 	Text
 	Char
 	JSON
 	JSONB
 	XML
-	TextArray
 	Record
+	Int4
+	Int8
+	Float // float4, float8
+	Numeric
+	Money
+	Inet // inet, cidr
+	MACAddr
+	Bytes
+	TSVector
 )
 
-// Type OIDs of PostgreSQL (pg_type.dat). They never change.
+// Bits of a Class that hold the class of elements or bounds in the others.
+const (
+	arrayBit      Class = 0x80
+	rangeBit      Class = 0x40
+	multirangeBit Class = 0x20
+)
+
+// TextArray is the class of arrays of text.
+const TextArray = arrayBit | Text
+
+// ArrayOf is the class of arrays whose elements have class c.
+func ArrayOf(c Class) Class {
+	switch {
+	case c&arrayBit != 0: // PostgreSQL has no arrays of arrays
+		return Unknown
+	case c == Opaque:
+		return Opaque
+	}
+	return c | arrayBit
+}
+
+// RangeOf is the class of ranges, or multiranges, whose bounds have class c.
+func RangeOf(c Class, multi bool) Class {
+	switch {
+	case c&(arrayBit|rangeBit|multirangeBit) != 0:
+		c = Unknown
+	case c == Opaque:
+		return Opaque
+	}
+	if multi {
+		return c | multirangeBit
+	}
+	return c | rangeBit
+}
+
+// Type OIDs of PostgreSQL (pg_type.dat) that are named elsewhere. They never change.
 const (
 	oidChar   = 18
 	oidJSON   = 114
@@ -29,48 +73,71 @@ const (
 // the source.
 const firstUserOID = 16384
 
-// builtin holds the classes of built-in types; what is missing is Unknown.
-var builtin = map[uint32]Class{
-	25: Text, 1043: Text, 1042: Text, 19: Text, // text varchar bpchar name
-	705: Text, 2275: Text, 1790: Text, // unknown cstring refcursor
-	oidChar: Char, oidJSON: JSON, oidJSONB: JSONB, oidXML: XML, oidRecord: Record,
-	1009: TextArray, 1015: TextArray, 1014: TextArray, 1003: TextArray, 1263: TextArray, 2201: TextArray,
+// builtInType is a built-in type and the types made of it; 0 where there is none.
+type builtInType struct{ oid, array, rng, multirange uint32 }
+
+// builtInTypes lists the built-in types by class. What is missing is Unknown.
+var builtInTypes = map[Class][]builtInType{
+	// text varchar bpchar name unknown cstring refcursor
+	Text:   {{25, 1009, 0, 0}, {1043, 1015, 0, 0}, {1042, 1014, 0, 0}, {19, 1003, 0, 0}, {705, 0, 0, 0}, {2275, 1263, 0, 0}, {1790, 2201, 0, 0}},
+	Char:   {{oidChar, 1002, 0, 0}},
+	JSON:   {{oidJSON, 199, 0, 0}},
+	JSONB:  {{oidJSONB, 3807, 0, 0}},
+	XML:    {{oidXML, 143, 0, 0}},
+	Record: {{oidRecord, 2287, 0, 0}},
+	Int4:   {{23, 1007, 3904, 4451}},
+	Int8:   {{20, 1016, 3926, 4536}},
+	// float4 float8
+	Float:   {{700, 1021, 0, 0}, {701, 1022, 0, 0}},
+	Numeric: {{1700, 1231, 3906, 4532}},
+	Money:   {{790, 791, 0, 0}},
+	// inet cidr
+	Inet: {{869, 1041, 0, 0}, {650, 651, 0, 0}},
+	// macaddr macaddr8
+	MACAddr:  {{829, 1040, 0, 0}, {774, 775, 0, 0}},
+	Bytes:    {{17, 1001, 0, 0}},
+	TSVector: {{3614, 3643, 0, 0}},
+	Opaque: {
+		// bool int2 int2vector regproc oid tid xid cid oidvector
+		{16, 1000, 0, 0}, {21, 1005, 0, 0}, {22, 1006, 0, 0}, {24, 1008, 0, 0}, {26, 1028, 0, 0}, {27, 1010, 0, 0}, {28, 1011, 0, 0}, {29, 1012, 0, 0}, {30, 1013, 0, 0},
+		// point lseg path box polygon line circle
+		{600, 1017, 0, 0}, {601, 1018, 0, 0}, {602, 1019, 0, 0}, {603, 1020, 0, 0}, {604, 1027, 0, 0}, {628, 629, 0, 0}, {718, 719, 0, 0},
+		// date time timestamp timestamptz interval timetz
+		{1082, 1182, 3912, 4535}, {1083, 1183, 0, 0}, {1114, 1115, 3908, 4533}, {1184, 1185, 3910, 4534}, {1186, 1187, 0, 0}, {1266, 1270, 0, 0},
+		{1560, 1561, 0, 0}, {1562, 1563, 0, 0}, {2950, 2951, 0, 0}, // bit varbit uuid
+		// reg*
+		{2202, 2207, 0, 0}, {2203, 2208, 0, 0}, {2204, 2209, 0, 0}, {2205, 2210, 0, 0}, {2206, 2211, 0, 0}, {3734, 3735, 0, 0}, {3769, 3770, 0, 0}, {4089, 4090, 0, 0}, {4096, 4097, 0, 0}, {4191, 4192, 0, 0},
+		// void txid_snapshot pg_lsn pg_snapshot xid8
+		{2278, 0, 0, 0}, {2970, 2949, 0, 0}, {3220, 3221, 0, 0}, {5038, 5039, 0, 0}, {5069, 271, 0, 0},
+	},
 }
 
-// opaque lists the built-in types whose values have a form that masked text does
-// not fit.
-var opaque = []uint32{
-	16, 17, 20, 21, 22, 23, 24, 26, 27, 28, 29, 30, // bool bytea int8 int2 int2vector int4 regproc oid tid xid cid oidvector
-	600, 601, 602, 603, 604, 628, 718, // point lseg path box polygon line circle
-	650, 869, 774, 829, 700, 701, 790, 1700, // cidr inet macaddr8 macaddr float4 float8 money numeric
-	1082, 1083, 1114, 1184, 1186, 1266, 1560, 1562, 2950, // date time timestamp timestamptz interval timetz bit varbit uuid
-	2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191, // reg*
-	2278, 2970, 3220, 5038, 5069, // void txid_snapshot pg_lsn pg_snapshot xid8
-	3904, 3906, 3908, 3910, 3912, 3926, 4451, 4532, 4533, 4534, 4535, 4536, // ranges, multiranges
-	1000, 1001, 1005, 1006, 1007, 1008, 1010, 1011, 1012, 1013, 1016, 1017, 1018, 1019, 1020, 1021, 1022, 1027, 1028, 1040, 1041,
-	629, 651, 719, 775, 791, 1115, 1182, 1183, 1185, 1187, 1231, 1270, 1561, 1563, 2949, 2951, 3221, 5039, // arrays of them
-	3905, 3907, 3909, 3911, 3913, 3927, 6150, 6151, 6152, 6153, 6155, 6157,
-	2207, 2208, 2209, 2210, 2211, 3735, 3770, 4090, 4097, 4192, 271,
-}
-
-// opaqueSet indexes opaque.
-var opaqueSet = func() map[uint32]bool {
-	m := make(map[uint32]bool, len(opaque))
-	for _, oid := range opaque {
-		m[oid] = true
+// builtIn maps the OIDs of built-in types, their arrays and ranges to classes.
+var builtIn = func() map[uint32]Class {
+	m := make(map[uint32]Class)
+	for class, types := range builtInTypes {
+		for _, t := range types {
+			m[t.oid], m[t.array] = class, ArrayOf(class)
+			m[t.rng], m[t.multirange] = RangeOf(class, false), RangeOf(class, true)
+		}
 	}
+	for of, array := range rangeArrays {
+		m[array] = ArrayOf(m[of])
+	}
+	delete(m, 0)
 	return m
 }()
+
+// rangeArrays maps the built-in range and multirange types to their arrays.
+var rangeArrays = map[uint32]uint32{
+	3904: 3905, 3906: 3907, 3908: 3909, 3910: 3911, 3912: 3913, 3926: 3927,
+	4451: 6150, 4532: 6151, 4533: 6152, 4534: 6153, 4535: 6155, 4536: 6157,
+}
 
 // ClassOf is the class of a built-in type. RowDescription reports domains by
 // their base type. For types of users and extensions ask the catalogue and use
 // UserClass.
-func ClassOf(oid uint32) Class {
-	if opaqueSet[oid] {
-		return Opaque
-	}
-	return builtin[oid]
-}
+func ClassOf(oid uint32) Class { return builtIn[oid] }
 
 // BuiltIn reports whether a type's OID is assigned in PostgreSQL's source, so
 // that ClassOf knows it.
@@ -78,7 +145,8 @@ func BuiltIn(oid uint32) bool { return oid < firstUserOID }
 
 // UserClass is the class of a user's or extension's type: typtype is that of
 // pg_type, textWire says that it is sent as text in both formats (citext), and
-// textElements that it is an array of such a type or of a built-in text type.
+// textElements that it is an array of such a type or of a built-in text type. Of
+// other arrays use ArrayOf with the element's class.
 func UserClass(typtype byte, textWire, textElements bool) Class {
 	switch {
 	case textWire:
@@ -87,7 +155,9 @@ func UserClass(typtype byte, textWire, textElements bool) Class {
 		return TextArray
 	case typtype == 'c':
 		return Record
-	case typtype == 'e', typtype == 'r', typtype == 'm':
+	case typtype == 'r', typtype == 'm':
+		return RangeOf(Unknown, typtype == 'm')
+	case typtype == 'e':
 		return Opaque
 	}
 	return Unknown

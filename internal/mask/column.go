@@ -28,6 +28,8 @@ type Column struct {
 	method Method
 	key    *Key
 	set    *Set
+	search search
+	nulls  bool // NULLs are replaced too
 
 	Masked int64   // values replaced whole
 	Hits   []int64 // findings, by the index of the set's detectors
@@ -42,15 +44,66 @@ func NewColumn(class Class, format int16, method Method, key *Key, set *Set) *Co
 	if format != TextFormat && format != BinaryFormat {
 		c.class, c.method = Opaque, Null
 	}
-	if method == 0 && set != nil && set.Len() > 0 && c.searched() {
+	if method == 0 && set != nil && set.searches(c.class) {
 		c.Hits = make([]int64, set.Len())
+		c.search.set, c.search.hits = set, c.Hits
 	} else {
 		c.set = nil
 	}
 	return c
 }
 
-func (c *Column) searched() bool { return c.class != Opaque && c.class != Char }
+// HideNulls says that the column is computed from masked ones: NULLs are replaced
+// as well, because whether nullif, regexp_match or a subscript gives NULL answers a
+// question about the value. For the same reason every value then looks like every
+// other: a method other than Null redacts. It has no effect without a method.
+func (c *Column) HideNulls() {
+	if c.method == 0 {
+		return
+	}
+	c.nulls, c.method = true, max(c.method, Redact)
+}
+
+// hideNullMarker says that the reader has chosen a text which stands for NULL and is
+// masked like a value. Its hash or token would answer a guess, so that these redact.
+func (c *Column) hideNullMarker() {
+	if c.method == Hash || c.method == Token {
+		c.method = Redact
+	}
+}
+
+// AppendNull appends what stands for a NULL: after HideNulls the same as for any
+// value, where the class has such a text. Otherwise it says Unchanged and the NULL
+// stays, as the column's masked values are NULL too.
+func (c *Column) AppendNull(dst []byte) ([]byte, Result) {
+	if !c.nulls || c.method != Redact {
+		return dst, Unchanged
+	}
+	dst, r := c.appendRedacted(dst)
+	if r == IsNull {
+		return dst, Unchanged
+	}
+	c.Masked++
+	return dst, r
+}
+
+// appendRedacted appends what Redact shows of any value of the class.
+func (c *Column) appendRedacted(dst []byte) ([]byte, Result) {
+	switch c.class {
+	case Text, XML:
+		return append(dst, Redacted...), Changed
+	case Char:
+		return append(dst, '*'), Changed
+	case JSONB:
+		if c.binary {
+			dst = append(dst, jsonbVersion)
+		}
+		return append(dst, `"`+Redacted+`"`...), Changed
+	case JSON:
+		return append(dst, `"`+Redacted+`"`...), Changed
+	}
+	return dst, IsNull
+}
 
 // Idle reports that the column's values are never changed.
 func (c *Column) Idle() bool { return c.method == 0 && c.set == nil }
@@ -61,15 +114,25 @@ func (c *Column) AppendMasked(dst, v []byte) ([]byte, Result) {
 		c.Masked++
 		return c.appendWhole(dst, v)
 	}
-	if c.set == nil || len(v) < c.set.minLen {
+	if c.set == nil {
 		return dst, Unchanged
 	}
-	return c.set.appendClass(dst, v, c.class, c.binary, c.Hits, 0)
+	if c.class == Text {
+		if len(v) < c.set.minLen {
+			return dst, Unchanged
+		}
+		return c.set.AppendMasked(dst, v, c.Hits)
+	}
+	c.search.deep = false
+	return c.search.value(dst, v, c.class, c.binary, 0)
 }
 
 func (c *Column) appendWhole(dst, v []byte) ([]byte, Result) {
-	if c.method == Null {
+	switch c.method {
+	case Null:
 		return dst, IsNull
+	case Redact:
+		return c.appendRedacted(dst)
 	}
 	switch c.class {
 	case Text:

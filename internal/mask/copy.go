@@ -56,6 +56,10 @@ type rowReader interface {
 
 // NewCopy makes a masker; columns are the plans of the stream's columns in
 // order, made for the wire format that f names.
+//
+// A NULL stays one, but for columns with HideNulls, and in the text format for all
+// masked columns when the null marker is a text that a value may have too: then
+// what looks like NULL is masked as the value that it may be.
 func NewCopy(f CopyFormat, columns []*Column) (*Copy, error) {
 	c := &Copy{CopyFormat: f, columns: columns}
 	setDefault := func(b *byte, value byte) {
@@ -64,9 +68,11 @@ func NewCopy(f CopyFormat, columns []*Column) (*Copy, error) {
 		}
 	}
 	null := ""
+	var text *textRows
 	switch f.Format {
 	case "", "text":
-		c.rows = &textRows{header: f.Header}
+		text = &textRows{header: f.Header}
+		c.rows = text
 		setDefault(&c.Delimiter, '\t')
 		null = `\N`
 	case "csv":
@@ -83,9 +89,15 @@ func NewCopy(f CopyFormat, columns []*Column) (*Copy, error) {
 		null = *f.Null
 	}
 	c.null = []byte(null)
+	if text != nil {
+		text.certain = certainNull(c.null, c.Delimiter)
+	}
 	for i, col := range columns {
 		if !col.Idle() && col.binary != (f.Format == "binary") {
 			return nil, fmt.Errorf("column %d of COPY is planned for another wire format", i+1)
+		}
+		if text != nil && !text.certain {
+			col.hideNullMarker()
 		}
 		c.active = c.active || !col.Idle()
 	}
@@ -139,9 +151,6 @@ func (c *Copy) Append(dst, data []byte) (out []byte, changed bool, err error) {
 	return dst, true, nil
 }
 
-// keepScratch bounds the buffers that a Copy keeps between rows, bytes.
-const keepScratch = 64 << 10
-
 // trim gives back the memory that an unusually long row took.
 func (c *Copy) trim() {
 	for _, b := range []*[]byte{&c.pending, &c.buf, &c.masked, &c.row} {
@@ -178,6 +187,13 @@ func (c *Copy) Close(dst []byte) ([]byte, error) {
 // field masks one field without its escapes.
 func (c *Copy) field(i int, plain []byte) Result {
 	masked, r := c.columns[i].AppendMasked(c.masked[:0], plain)
+	c.masked = masked
+	return r
+}
+
+// nullField is what stands for a NULL.
+func (c *Copy) nullField(i int) Result {
+	masked, r := c.columns[i].AppendNull(c.masked[:0])
 	c.masked = masked
 	return r
 }

@@ -103,8 +103,8 @@ func TestCopyFromServer(t *testing.T) {
 		f       CopyFormat
 	}{
 		{"", CopyFormat{}},
-		{"DELIMITER '|', NULL 'none', HEADER", CopyFormat{Delimiter: '|', Null: str("none"), Header: true}},
-		{"DELIMITER 'M', NULL 'nix'", CopyFormat{Delimiter: 'M', Null: str("nix")}},
+		{"DELIMITER '|', NULL '\\NONE', HEADER", CopyFormat{Delimiter: '|', Null: str(`\NONE`), Header: true}},
+		{"DELIMITER 'M', NULL '\\Nix'", CopyFormat{Delimiter: 'M', Null: str(`\Nix`)}},
 		{"FORMAT csv", CopyFormat{Format: "csv"}},
 		{"FORMAT csv, HEADER, DELIMITER ';', NULL 'none'", CopyFormat{Format: "csv", Delimiter: ';', Null: str("none"), Header: true}},
 		{`FORMAT csv, QUOTE '~', ESCAPE '\', FORCE_QUOTE *`, CopyFormat{Format: "csv", Quote: '~', Escape: '\\'}},
@@ -176,6 +176,35 @@ func TestCopyFromServer(t *testing.T) {
 	}
 }
 
+// TestCertainNull: whatever the server writes for a value may be the null marker of
+// the next COPY, so that it must not be taken for a NULL.
+func TestCertainNull(t *testing.T) {
+	srv := postgres.For(t, postgres.Config{})
+	conn, err := pgconn.Connect(t.Context(), srv.URL(postgres.Superuser, "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	for _, v := range []string{"", "x", "4111111111111111", `\N`, `\`, `\\`, "a\tb", "a\nb", "\b\f\r\v", "a|b", "|", "é", "N", "NULL", `"`, `\x`, "\x7f"} {
+		for _, delimiter := range []string{"\t", "|", "N"} {
+			var w collect
+			sql := fmt.Sprintf("COPY (SELECT $weir$%s$weir$) TO STDOUT (DELIMITER $weir$%s$weir$, NULL 'weir')", v, delimiter)
+			if _, err := conn.CopyTo(t.Context(), &w, sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+			raw := bytes.TrimSuffix(bytes.Join(w.frames, nil), []byte("\n"))
+			if certainNull(raw, delimiter[0]) {
+				t.Errorf("the value %q is written as %q, which counts as a marker that no value has", v, raw)
+			}
+		}
+	}
+	for _, marker := range []string{`\N`, `\NONE`, "a\\", "a\tb", `\"`} {
+		if !certainNull([]byte(marker), '|') {
+			t.Errorf("marker %q: no value is written like it", marker)
+		}
+	}
+}
+
 func TestCopyErrors(t *testing.T) {
 	set := compile(t, Rule{PaymentCard, Last4})
 	text := func(n int) (cols []*Column) {
@@ -233,6 +262,64 @@ func TestCopyErrors(t *testing.T) {
 	}
 	if _, changed, err := m.Append(nil, []byte("a\tb\\")); changed || err != nil {
 		t.Error(changed, err)
+	}
+}
+
+// TestCopyNulls: NULLs of a computed column, and null markers that a value may look
+// like.
+func TestCopyNulls(t *testing.T) {
+	key := testKey(t)
+	str := func(s string) *string { return &s }
+	signature := copySignature + "\x00\x00\x00\x00\x00\x00\x00\x00"
+	for _, c := range []struct {
+		name     string
+		f        CopyFormat
+		class    Class
+		m        Method
+		hide     bool
+		in, want string
+		masked   int64
+	}{
+		{"text", CopyFormat{}, Text, Redact, false, "\\N\nx\n", "\\N\n[masked]\n", 1},
+		{"text, hidden", CopyFormat{}, Text, Redact, true, "\\N\nx\n", "[masked]\n[masked]\n", 2},
+		{"text, hidden last4", CopyFormat{}, Text, Last4, true, "\\N\n4111111111111111\n", "[masked]\n[masked]\n", 2},
+		{"text, hidden, other delimiter", CopyFormat{Delimiter: 'm'}, Text, Redact, true, "\\N\n", "[\\masked]\n", 1},
+		{"text, hidden json", CopyFormat{}, JSON, Redact, true, "\\N\n", "\"[masked]\"\n", 1},
+		{"text, hidden number", CopyFormat{}, Opaque, Redact, true, "\\N\n5\n", "\\N\n\\N\n", 1},
+		{"text, hidden null", CopyFormat{}, Text, Null, true, "\\N\nx\n", "\\N\n\\N\n", 1},
+		{"text, a guess as marker", CopyFormat{Null: str("4111111111111111")}, Text, Redact, false, "4111111111111111\nx\n", "[masked]\n[masked]\n", 2},
+		{"text, a guess as marker, last4", CopyFormat{Null: str("4111111111111111")}, Text, Last4, false, "4111111111111111\n", "************1111\n", 1},
+		{"text, a guess as marker, hash", CopyFormat{Null: str("4111111111111111")}, Text, Hash, false, "4111111111111111\nx\n", "[masked]\n[masked]\n", 2},
+		{"text, a guess as marker, token", CopyFormat{Null: str("guess")}, Text, Token, false, "guess\nx\n", "[masked]\n[masked]\n", 2},
+		{"text, the empty text as marker", CopyFormat{Null: str("")}, Text, Redact, false, "\nx\n", "[masked]\n[masked]\n", 2},
+		{"text, an escaped guess as marker", CopyFormat{Null: str(`a\\b`)}, Text, Redact, false, "a\\\\b\n", "[masked]\n", 1},
+		{"text, a tab as marker", CopyFormat{Null: str(`a\t`)}, Text, Redact, false, "a\\t\n", "[masked]\n", 1},
+		{"text, a marker that no value has", CopyFormat{Null: str(`\NULL`)}, Text, Redact, false, "\\NULL\nx\n", "\\NULL\n[masked]\n", 1},
+		{"text, a guess as marker, null", CopyFormat{Null: str("guess")}, Text, Null, false, "guess\nx\n", "guess\nguess\n", 2},
+		{"csv", CopyFormat{Format: "csv"}, Text, Redact, false, "\n\"\"\n", "\n\"[masked]\"\n", 1},
+		{"csv, hidden", CopyFormat{Format: "csv"}, Text, Redact, true, "\nx\n", "\"[masked]\"\n\"[masked]\"\n", 2},
+		{"csv, hidden, marker", CopyFormat{Format: "csv", Null: str("nix")}, Text, Redact, true, "nix\n\"nix\"\n", "\"[masked]\"\n\"[masked]\"\n", 2},
+		{"csv, marker quoted is a value", CopyFormat{Format: "csv", Null: str("nix")}, Text, Hash, false, "nix\n", "nix\n", 0},
+		{"binary", CopyFormat{Format: "binary"}, Text, Redact, false, signature + "\x00\x01\xff\xff\xff\xff\xff\xff", signature + "\x00\x01\xff\xff\xff\xff\xff\xff", 0},
+		{"binary, hidden", CopyFormat{Format: "binary"}, Text, Redact, true, signature + "\x00\x01\xff\xff\xff\xff\xff\xff", signature + "\x00\x01\x00\x00\x00\x08[masked]\xff\xff", 1},
+		{"binary, hidden jsonb", CopyFormat{Format: "binary"}, JSONB, Redact, true, signature + "\x00\x01\xff\xff\xff\xff\xff\xff", signature + "\x00\x01\x00\x00\x00\x0b\x01\"[masked]\"\xff\xff", 1},
+	} {
+		format := TextFormat
+		if c.f.Format == "binary" {
+			format = BinaryFormat
+		}
+		col := NewColumn(c.class, format, c.m, key, nil)
+		if c.hide {
+			col.HideNulls()
+		}
+		m, err := NewCopy(c.f, []*Column{col})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := feed(m, [][]byte{[]byte(c.in)})
+		if err != nil || string(got) != c.want || col.Masked != c.masked {
+			t.Errorf("%s: %q (%d), %v, want %q (%d)", c.name, got, col.Masked, err, c.want, c.masked)
+		}
 	}
 }
 

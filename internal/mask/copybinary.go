@@ -84,15 +84,17 @@ func (t *binaryRows) rewrite(c *Copy, dst, row []byte) ([]byte, bool, error) {
 	for i := range c.columns {
 		n := int32(binary.BigEndian.Uint32(row[at:]))
 		begin := at
-		at += 4
-		if n == -1 {
-			continue
-		}
-		at += int(n)
+		at += 4 + int(max(n, 0))
 		if c.columns[i].Idle() {
 			continue
 		}
-		switch c.field(i, row[begin+4:at]) {
+		var r Result
+		if n == -1 {
+			r = c.nullField(i)
+		} else {
+			r = c.field(i, row[begin+4:at])
+		}
+		switch r {
 		case IsNull:
 			dst = append(append(dst, row[last:begin]...), 0xff, 0xff, 0xff, 0xff)
 			last, changed = at, true

@@ -48,8 +48,14 @@ func (t *csvRows) rewrite(c *Copy, dst, row []byte) ([]byte, bool, error) {
 			return dst, false, ErrCopyData
 		}
 		at = end
-		if !isNull && !c.columns[i].Idle() {
-			if r := c.field(i, plain); r != Unchanged {
+		if !c.columns[i].Idle() {
+			var r Result
+			if isNull {
+				r = c.nullField(i)
+			} else {
+				r = c.field(i, plain)
+			}
+			if r != Unchanged {
 				dst = append(dst, row[last:begin]...)
 				if r == IsNull {
 					dst = append(dst, c.null...)

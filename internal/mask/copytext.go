@@ -6,6 +6,7 @@ import "bytes"
 // a newline after each row (PostgreSQL manual, COPY, file formats).
 type textRows struct {
 	header  bool
+	certain bool // a field that is the null marker is NULL and no value
 	scanned int
 }
 
@@ -41,13 +42,19 @@ func (t *textRows) rewrite(c *Copy, dst, row []byte) ([]byte, bool, error) {
 		if at > len(line) || i >= len(c.columns) {
 			return dst, false, ErrCopyData
 		}
-		if raw := line[begin:at]; !c.columns[i].Idle() && !bytes.Equal(raw, c.null) {
-			plain := raw
-			if escaped {
-				c.buf = unescapeCopy(c.buf[:0], raw)
-				plain = c.buf
+		if raw := line[begin:at]; !c.columns[i].Idle() {
+			var r Result
+			if t.certain && bytes.Equal(raw, c.null) {
+				r = c.nullField(i)
+			} else {
+				plain := raw
+				if escaped {
+					c.buf = unescapeCopy(c.buf[:0], raw)
+					plain = c.buf
+				}
+				r = c.field(i, plain)
 			}
-			if r := c.field(i, plain); r != Unchanged {
+			if r != Unchanged {
 				dst = append(dst, row[last:begin]...)
 				if r == IsNull {
 					dst = append(dst, c.null...)
@@ -69,6 +76,24 @@ func (t *textRows) rewrite(c *Copy, dst, row []byte) ([]byte, bool, error) {
 		return dst, false, nil
 	}
 	return append(dst, row[last:]...), true, nil
+}
+
+// certainNull reports whether no value is written like the null marker. The server
+// protects only a backslash and what it writes with one (CopyAttributeOutText), so
+// with NULL '4111...' a row that has just this value looks like one without any.
+func certainNull(marker []byte, delimiter byte) bool {
+	for i := 0; i < len(marker); i++ {
+		switch b := marker[i]; {
+		case b == delimiter, b >= '\b' && b <= '\r':
+			return true
+		case b == '\\':
+			i++
+			if i == len(marker) || marker[i] != delimiter && bytes.IndexByte([]byte(`\bfnrtv`), marker[i]) < 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func unescapeCopy(dst, v []byte) []byte {

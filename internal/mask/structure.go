@@ -5,111 +5,101 @@ import (
 	"encoding/binary"
 )
 
-// maxDepth bounds how deep binary arrays and records are followed; PostgreSQL's
-// own arrays have at most 6 dimensions, which are no depth.
-const maxDepth = 16
-
-// appendClass searches a value of a class. What cannot be read becomes NULL.
-func (s *Set) appendClass(dst, v []byte, class Class, binary bool, hits []int64, depth int) ([]byte, Result) {
-	switch class {
-	case Text, XML:
-		return s.AppendMasked(dst, v, hits)
-	case JSON:
-		return s.appendJSON(dst, v, hits)
-	case JSONB:
-		return s.appendJSONB(dst, v, binary, hits)
-	case TextArray:
-		if binary {
-			return s.appendArray(dst, v, hits)
-		}
-		return s.appendLiteral(dst, v, "{},", hits)
-	case Record:
-		if binary {
-			return s.appendRecord(dst, v, hits, depth)
-		}
-		return s.appendLiteral(dst, v, "(),", hits)
-	case Unknown:
-		var buf [8]Span
-		spans := s.Scan(buf[:0], v)
-		if len(spans) == 0 {
-			return dst, Unchanged
-		}
-		for _, f := range spans {
-			count(hits, f)
-		}
+// literal searches the text form of an array, whose elements have the class
+// element, or of a record, whose fields may have any. What becomes NULL is written
+// as such.
+func (s *search) literal(dst, v []byte, element Class, record bool, depth int) ([]byte, Result) {
+	w := rewriter{dst: dst, begin: len(dst), v: v}
+	null, open, end, i := "NULL", byte('{'), byte('}'), bytes.IndexByte(v, '{')
+	if record {
+		null, open, end, i = "", '(', ')', 0
+	} else if i < 0 { // the bounds of dimensions stand before the first brace
 		return dst, IsNull
 	}
-	return dst, Unchanged
-}
-
-func (s *Set) appendJSONB(dst, v []byte, binary bool, hits []int64) ([]byte, Result) {
-	if !binary {
-		return s.appendJSON(dst, v, hits)
-	}
-	if len(v) == 0 || v[0] != jsonbVersion {
-		return dst, IsNull
-	}
-	out, r := s.appendJSON(append(dst, jsonbVersion), v[1:], hits)
-	if r != Changed {
-		return dst, r
-	}
-	return out, r
-}
-
-// appendLiteral searches an array's or record's text form element by element.
-// marks are the characters that stand between elements.
-func (s *Set) appendLiteral(dst, v []byte, marks string, hits []int64) ([]byte, Result) {
-	w := rewriter{set: s, dst: dst, begin: len(dst), v: v, hits: hits}
-	for i := 0; i < len(v) && !w.null; {
+	plain, masked := s.take(), s.take()
+	for i < len(v) {
 		begin := i
 		if v[i] == '"' {
 			i = quotedEnd(v, i, true)
-			w.quoted(begin, i, unescapeLiteral, escapeLiteral)
-			continue
-		}
-		for i < len(v) && v[i] != '"' && bytes.IndexByte([]byte(marks), v[i]) < 0 {
-			i++
-		}
-		if i > begin {
-			w.bare(begin, i, escapeLiteral)
 		} else {
-			i++
-		}
-	}
-	return w.result()
-}
-
-// appendJSON searches the strings and numbers of a JSON document.
-func (s *Set) appendJSON(dst, v []byte, hits []int64) ([]byte, Result) {
-	if len(s.patterns) == 0 && bytes.IndexByte(v, '\\') < 0 {
-		// Without escapes and without patterns, which may ask for the edges of the
-		// text, a finding in a token is one in the document.
-		var buf [8]Span
-		if len(s.Scan(buf[:0], v)) == 0 {
-			return dst, Unchanged
-		}
-	}
-	w := rewriter{set: s, dst: dst, begin: len(dst), v: v, hits: hits}
-	for i := 0; i < len(v) && !w.null; {
-		begin := i
-		switch {
-		case v[i] == '"':
-			i = quotedEnd(v, i, false)
-			w.quoted(begin, i, unescapeJSON, escapeJSON)
-		case isDigit(v[i]) || v[i] == '-':
-			for i < len(v) && inNumber(v[i]) {
+			for i < len(v) && v[i] != '"' && v[i] != ',' && v[i] != open && v[i] != end {
 				i++
 			}
-			w.bare(begin, i, escapeJSON)
+			if i == begin {
+				i++
+				continue
+			}
+		}
+		text, ok := v[begin:i], true
+		if text[0] == '"' {
+			text, plain, ok = unquote(plain, text, unescapeLiteral)
+		}
+		if !ok {
+			w.broken = true // not what the server would send
+			break
+		}
+		var r Result
+		switch {
+		case record:
+			masked, r = s.field(masked[:0], text)
+		case v[begin] != '"' && string(text) == null:
 		default:
-			i++
+			masked, r = s.value(masked[:0], text, element, false, depth+1)
+		}
+		switch r {
+		case IsNull:
+			w.replace(begin, i)
+			w.dst = append(w.dst, null...)
+		case Changed:
+			w.replace(begin, i)
+			w.dst = append(escapeLiteral(append(w.dst, '"'), masked), '"')
 		}
 	}
+	s.give(plain)
+	s.give(masked)
 	return w.result()
 }
 
-func inNumber(b byte) bool {
-	return isDigit(b) || b == '-' || b == '+' || b == '.' || b == 'e' || b == 'E'
+// field searches a field of a record in its text form, about whose type nothing is
+// known. Text is masked in place; what may be of another type, for which masked
+// text is no value, becomes NULL.
+func (s *search) field(dst, v []byte) ([]byte, Result) {
+	if onlyText(v) {
+		if dst, r := s.set.AppendMasked(dst, v, s.hits); r != Unchanged {
+			return dst, r
+		}
+		return dst, s.guess(v, false, 0)
+	}
+	return dst, s.unknown(v, false, 0)
+}
+
+// onlyText reports that a value is not the text form of a type but text: numbers,
+// addresses, bytea, arrays, records, ranges, JSON, tsvector, hstore and jsonpath
+// start with a certain character or consist of a few.
+func onlyText(v []byte) bool {
+	if len(v) == 0 || bytes.IndexByte([]byte(`{[("'\$`), v[0]) >= 0 {
+		return false
+	}
+	for i, b := range v {
+		if !isHex(b) && b != '.' && b != ':' && b != '/' && (b != '-' || i > 0) && (b != '+' || i == 0 || v[i-1]|0x20 != 'e') {
+			return true
+		}
+	}
+	return false
+}
+
+// unquote gives a quoted element without quotes and escapes: a part of v or, when
+// there are escapes, what it writes into the scratch memory, which it returns too.
+func unquote(scratch, v []byte, unescape func(dst, v []byte) ([]byte, bool)) (text, used []byte, ok bool) {
+	inner := v[1:]
+	if n := len(inner); n > 0 && inner[n-1] == '"' {
+		inner = inner[:n-1]
+	}
+	if bytes.IndexByte(inner, '\\') < 0 && bytes.IndexByte(inner, '"') < 0 {
+		return inner, scratch, true
+	}
+	text, ok = unescape(scratch[:0], inner)
+	return text, text, ok
 }
 
 // quotedEnd is the offset after the quoted text that starts at v[i]. With
@@ -128,65 +118,26 @@ func quotedEnd(v []byte, i int, doubled bool) int {
 	return len(v)
 }
 
-// rewriter copies a structured text and replaces what the set finds in its
-// elements.
+// rewriter copies a text and replaces parts of it.
 type rewriter struct {
-	set     *Set
 	dst     []byte
 	begin   int // length of dst at the start
 	v       []byte
-	last    int // v up to here has been written
-	hits    []int64
+	last    int // v up to here has been written or replaced
 	changed bool
-	null    bool
-	plain   []byte // scratch: an element without its escapes
-	masked  []byte // scratch: that element masked
+	broken  bool // NULL is all that can be said
 }
 
-// escaper appends text as it is written between quotes.
-type escaper func(dst, v []byte) []byte
-
-// quoted searches the quoted element v[begin:end].
-func (w *rewriter) quoted(begin, end int, unescape func(dst, v []byte) ([]byte, bool), escape escaper) {
-	inner := w.v[begin+1:]
-	if end-1 > begin && w.v[end-1] == '"' {
-		inner = w.v[begin+1 : end-1]
-	}
-	plain := inner
-	if bytes.IndexByte(inner, '\\') >= 0 || bytes.IndexByte(inner, '"') >= 0 {
-		ok := false
-		if w.plain, ok = unescape(w.plain[:0], inner); !ok {
-			w.null = true // not what the server would send
-			return
-		}
-		plain = w.plain
-	}
-	masked, r := w.set.AppendMasked(w.masked[:0], plain, w.hits)
-	w.masked = masked
-	w.apply(r, begin, end, escape)
-}
-
-// bare searches the unquoted element v[begin:end]; a masked one gets quotes.
-func (w *rewriter) bare(begin, end int, escape escaper) {
-	masked, r := w.set.AppendMasked(w.masked[:0], w.v[begin:end], w.hits)
-	w.masked = masked
-	w.apply(r, begin, end, escape)
-}
-
-func (w *rewriter) apply(r Result, begin, end int, escape escaper) {
-	switch r {
-	case IsNull:
-		w.null = true
-	case Changed:
-		w.dst = append(append(w.dst, w.v[w.last:begin]...), '"')
-		w.dst = append(escape(w.dst, w.masked), '"')
-		w.last, w.changed = end, true
-	}
+// replace copies what stands before v[begin:end]; the caller appends to dst what
+// stands for it.
+func (w *rewriter) replace(begin, end int) {
+	w.dst = append(w.dst, w.v[w.last:begin]...)
+	w.last, w.changed = end, true
 }
 
 func (w *rewriter) result() ([]byte, Result) {
 	switch {
-	case w.null:
+	case w.broken:
 		return w.dst[:w.begin], IsNull
 	case !w.changed:
 		return w.dst[:w.begin], Unchanged
@@ -217,10 +168,10 @@ func escapeLiteral(dst, v []byte) []byte {
 	return dst
 }
 
-// appendArray searches a binary array of text elements (PostgreSQL source,
-// array_send: dimensions, flags, element type, length and lower bound of each
-// dimension, then length and bytes of each element, -1 for NULL).
-func (s *Set) appendArray(dst, v []byte, hits []int64) ([]byte, Result) {
+// array searches a binary array (PostgreSQL source, array_send: dimensions, flags,
+// element type, length and lower bound of each dimension, then length and bytes of
+// each element, -1 for NULL). Elements of an unknown class are told by that type.
+func (s *search) array(dst, v []byte, element Class, depth int) ([]byte, Result) {
 	const head, perDimension, maxDimensions = 12, 8, 6
 	if len(v) < head {
 		return dst, IsNull
@@ -233,10 +184,16 @@ func (s *Set) appendArray(dst, v []byte, hits []int64) ([]byte, Result) {
 	if at > len(v) {
 		return dst, IsNull
 	}
+	if element == Unknown {
+		element = ClassOf(binary.BigEndian.Uint32(v[8:]))
+	}
+	if !s.set.searches(element) {
+		return dst, Unchanged
+	}
 	flags := len(dst) + 4
-	b := binaryRewriter{set: s, dst: append(dst, v[:at]...), rest: v[at:], hits: hits}
+	b := binaryRewriter{search: s, dst: append(dst, v[:at]...), rest: v[at:]}
 	for len(b.rest) > 0 {
-		if !b.element(Text, 0) {
+		if !b.element(element, depth+1) {
 			return dst, IsNull
 		}
 	}
@@ -249,14 +206,19 @@ func (s *Set) appendArray(dst, v []byte, hits []int64) ([]byte, Result) {
 	return b.dst, Changed
 }
 
-// appendRecord searches a binary record (record_send: number of columns, then
-// type, length and bytes of each, -1 for NULL).
-func (s *Set) appendRecord(dst, v []byte, hits []int64, depth int) ([]byte, Result) {
-	if len(v) < 4 || depth >= maxDepth {
+// arrayOfAny searches what may be a binary array.
+func (s *search) arrayOfAny(dst, v []byte, depth int) ([]byte, Result) {
+	return s.array(dst, v, Unknown, depth)
+}
+
+// record searches a binary record (record_send: number of columns, then type,
+// length and bytes of each, -1 for NULL).
+func (s *search) record(dst, v []byte, depth int) ([]byte, Result) {
+	if len(v) < 4 {
 		return dst, IsNull
 	}
 	n := binary.BigEndian.Uint32(v)
-	b := binaryRewriter{set: s, dst: append(dst, v[:4]...), rest: v[4:], hits: hits}
+	b := binaryRewriter{search: s, dst: append(dst, v[:4]...), rest: v[4:]}
 	for ; n > 0; n-- {
 		if len(b.rest) < 4 {
 			return dst, IsNull
@@ -276,12 +238,111 @@ func (s *Set) appendRecord(dst, v []byte, hits []int64, depth int) ([]byte, Resu
 	return b.dst, Changed
 }
 
+// hstore searches what may be a binary hstore (hstore_send: number of pairs, then
+// length and bytes of key and value, -1 for a NULL value).
+func (s *search) hstore(dst, v []byte, depth int) ([]byte, Result) {
+	if len(v) < 4 {
+		return dst, IsNull
+	}
+	b := binaryRewriter{search: s, dst: append(dst, v[:4]...), rest: v[4:]}
+	for n := 2 * uint64(binary.BigEndian.Uint32(v)); n > 0; n-- {
+		if !b.element(Text, depth+1) {
+			return dst, IsNull
+		}
+	}
+	if len(b.rest) > 0 || !b.changed {
+		return dst, Unchanged
+	}
+	return b.dst, Changed
+}
+
+// The flags of a binary range (rangetypes.h).
+const (
+	rangeEmpty    = 0x01
+	rangeNoLower  = 0x08
+	rangeNoUpper  = 0x10
+	rangeAllFlags = 0x7f
+)
+
+// bounds searches a range or multirange; a finding makes the whole NULL, because a
+// masked bound might be greater than the other. On the wire a range is its flags,
+// then length and bytes of each bound that there is (range_send); a multirange is
+// the number of ranges, then length and bytes of each (multirange_send).
+func (s *search) bounds(v []byte, class Class, wire bool, depth int) Result {
+	bound := class &^ (rangeBit | multirangeBit)
+	if !wire {
+		if bound == Unknown {
+			return s.unknown(v, false, depth)
+		}
+		return s.find(v)
+	}
+	if class&rangeBit != 0 {
+		return s.rangeBounds(v, bound, depth)
+	}
+	if len(v) < 4 {
+		return IsNull
+	}
+	n, rest := binary.BigEndian.Uint32(v), v[4:]
+	for ; n > 0; n-- {
+		one, left, ok := sized(rest)
+		if !ok {
+			return IsNull
+		}
+		if r := s.rangeBounds(one, bound, depth); r != Unchanged {
+			return r
+		}
+		rest = left
+	}
+	if len(rest) > 0 {
+		return IsNull
+	}
+	return Unchanged
+}
+
+func (s *search) rangeBounds(v []byte, bound Class, depth int) Result {
+	if len(v) == 0 || v[0]&^rangeAllFlags != 0 {
+		return IsNull
+	}
+	flags, rest := v[0], v[1:]
+	for _, without := range [...]byte{rangeEmpty | rangeNoLower, rangeEmpty | rangeNoUpper} {
+		if flags&without != 0 {
+			continue
+		}
+		one, left, ok := sized(rest)
+		if !ok {
+			return IsNull
+		}
+		scratch := s.take()
+		scratch, r := s.value(scratch, one, bound, true, depth+1)
+		s.give(scratch)
+		if r != Unchanged {
+			return IsNull
+		}
+		rest = left
+	}
+	if len(rest) > 0 {
+		return IsNull
+	}
+	return Unchanged
+}
+
+// sized cuts off bytes with their length before them.
+func sized(v []byte) (one, rest []byte, ok bool) {
+	if len(v) < 4 {
+		return nil, nil, false
+	}
+	n := binary.BigEndian.Uint32(v)
+	if uint64(n) > uint64(len(v)-4) {
+		return nil, nil, false
+	}
+	return v[4 : 4+n], v[4+n:], true
+}
+
 // binaryRewriter copies elements of length and bytes.
 type binaryRewriter struct {
-	set     *Set
+	*search
 	dst     []byte
 	rest    []byte
-	hits    []int64
 	changed bool
 	nulls   bool
 }
@@ -301,7 +362,7 @@ func (b *binaryRewriter) element(class Class, depth int) bool {
 	}
 	v := b.rest[4 : 4+n]
 	at := len(b.dst)
-	out, r := b.set.appendClass(append(b.dst, 0, 0, 0, 0), v, class, true, b.hits, depth)
+	out, r := b.value(append(b.dst, 0, 0, 0, 0), v, class, true, depth)
 	b.dst = out
 	switch r {
 	case Changed:

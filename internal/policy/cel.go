@@ -38,6 +38,7 @@ type conditions struct {
 type condition struct {
 	text    string
 	program cel.Program
+	reads   Facts
 }
 
 func newConditions() (*conditions, error) {
@@ -100,7 +101,7 @@ func (c *conditions) compile(text string) (*condition, []conditionProblem) {
 	if err != nil {
 		return nil, one(err.Error(), "")
 	}
-	done := &condition{text: text, program: program}
+	done := &condition{text: text, program: program, reads: factsOf(ast)}
 	c.seen[text] = done
 	return done, nil
 }
@@ -173,11 +174,15 @@ var noKey = regexp.MustCompile(`^no such (key|attribute)`)
 type sizeHints struct{}
 
 var sizes = map[string]uint64{
-	"action.text":      64 << 10, // flow.MaxRecordedText
-	"action.params":    1000,
-	"action.functions": 1000,
-	"action.resources": 1000,
-	"principal.groups": 1000,
+	"action.text":            64 << 10, // flow.MaxRecordedText
+	"action.params":          1000,
+	"action.functions":       1000,
+	"action.resources":       1000,
+	"action.columns_read":    1000,
+	"action.columns_written": 1000,
+	"action.columns_tested":  1000,
+	"action.languages":       16,
+	"principal.groups":       1000,
 }
 
 const (

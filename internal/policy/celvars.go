@@ -111,9 +111,14 @@ var (
 					}
 					return types.String(text), nil
 				}},
-			"params":    field(stringList, func(e *evaluation) any { return e.in.Action.Params }),
-			"functions": field(stringList, func(e *evaluation) any { return e.in.Action.Functions }),
-			"size":      field(types.IntType, func(e *evaluation) any { return types.Int(e.in.Action.Bytes) }),
+			"params":           field(stringList, func(e *evaluation) any { return e.in.Action.Params }),
+			"functions":        field(stringList, func(e *evaluation) any { return e.in.Action.Functions }),
+			"columns_read":     field(stringList, func(e *evaluation) any { return e.in.Action.Columns.Read }),
+			"columns_written":  field(stringList, func(e *evaluation) any { return e.in.Action.Columns.Written }),
+			"columns_tested":   field(stringList, func(e *evaluation) any { return e.in.Action.Columns.Tested }),
+			"languages":        field(stringList, func(e *evaluation) any { return e.in.Action.Languages }),
+			"security_definer": field(types.BoolType, func(e *evaluation) any { return types.Bool(e.in.Action.SecurityDefiner) }),
+			"size":             field(types.IntType, func(e *evaluation) any { return types.Int(e.in.Action.Bytes) }),
 		},
 	}
 )

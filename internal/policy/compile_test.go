@@ -52,6 +52,11 @@ func TestCompileErrors(t *testing.T) {
       - {name: m1}
       - {name: m1, columns: [a.b, '"x'], detect: [cards], fields: [x, "$.a[?(@)]"], with: redacted, unless_groups: [], predicates: {budget: 0}}
       - {name: m2, columns: [a.b.c], with: hash, predicates: sometimes}
+      - {name: m3, columns: [a.b.c], with: hash, predicates: {budget: 1000001, per: 0s}}
+      - {name: m4, columns: [a.b.c], with: hash, predicates: {budget: 1, equality: 1}}
+      - {name: m5, columns: [a.b.c], with: hash, predicates: {per: 1h}}
+      - {name: m6, columns: [a.b.c], with: hash, predicates: {}}
+      - {name: m7, columns: [a.b.c], with: hash, predicates: {equality: 0, per: 400d}}
     tests:
       - {user: u, sql: "x", action: "select a.b", expect: yes}
       - {groups: [g], action: "slect a.b", backend: b, now: today}

@@ -18,21 +18,30 @@ func (s *Set) Decide(in Input) Decision {
 	if in.Action == nil || in.Flow == nil || len(in.Action.Accesses) == 0 {
 		return Decision{Verdict: flow.Deny, Reason: "there is nothing that a policy could decide"}
 	}
-	q := query{in: in}
+	q := query{in: in, rests: FactAccesses}
 	if in.Principal != nil {
 		q.user = foldUser(in.Principal.User)
 	}
 	v := s.viewOf(in.Flow.Backend)
-	var d Decision
+	var d, unsure Decision
 	for i := range in.Action.Accesses {
 		a := &in.Action.Accesses[i]
 		var o outcome
 		q.decide(v, a, &o)
 		o.add(&d, a, in.Flow)
+		if d.Missing != 0 {
+			// Another access may be denied for certain.
+			unsure, d = d, Decision{}
+			continue
+		}
 		if d.Verdict == flow.Deny {
-			return d
+			break
 		}
 	}
+	if unsure.Missing != 0 && d.Verdict != flow.Deny {
+		d = unsure
+	}
+	d.Rests = q.rests
 	return d
 }
 
@@ -42,6 +51,8 @@ type query struct {
 	in   Input
 	user string // folded
 	ev   *evaluation
+
+	rests Facts
 }
 
 // outcome is what the rules say about one access. deny, allow and failed hold
@@ -53,6 +64,7 @@ type outcome struct {
 	problem     string // why
 	record      string // the strictest of the rules that let it pass
 	tooLong     bool
+	missing     Facts // that conditions read
 }
 
 func (q *query) decide(v *view, a *flow.Access, o *outcome) {
@@ -88,6 +100,11 @@ func (q *query) walk(rules []*rule, via string, a *flow.Access, t *target, o *ou
 			continue
 		}
 		if r.when != nil {
+			q.rests |= r.when.reads
+			if m := r.when.reads & q.in.Missing; m != 0 {
+				o.missing |= m
+				continue
+			}
 			ok, problem := q.condition(r, a)
 			if problem != "" {
 				if o.failed == nil || r.ordinal < o.failed.ordinal {
@@ -204,6 +221,9 @@ func (o *outcome) add(d *Decision, a *flow.Access, f *flow.Flow) {
 		deny(o.deny, "rule "+strconv.Quote(o.deny.name)+" denies "+describe(a))
 	case o.failed != nil:
 		deny(o.failed, "the condition of rule "+strconv.Quote(o.failed.name)+" cannot be decided for "+describe(a)+": "+o.problem)
+	case o.missing != 0:
+		deny(nil, "what a condition about "+describe(a)+" reads is not known: "+o.missing.String())
+		d.Missing = o.missing
 	case len(o.approve) > 0:
 		o.addNeeds(d, a)
 	case o.allow != nil:

@@ -29,6 +29,41 @@
 //     executable that is not known, text longer than the recorded part) denies
 //     the action, whatever other rules say.
 //
+// # Columns
+//
+// action.columns_read, columns_written and columns_tested hold what a statement
+// touches as schema.table.column, behind views and functions as far as their
+// definitions can be read. Least privilege by column is a condition on them:
+//
+//	when: 'action.columns_read.all(c, c in ["shop.orders.id", "shop.orders.total"])'
+//
+// A whole row is schema.table.*, so such a list refuses it. The lists are empty for
+// what reads no table, and at backends that do not speak SQL: all() holds for an
+// empty list, so `actions` and `resources` have to say what the rule is about.
+// action.languages are those of the functions called that are not the server's own,
+// action.security_definer is set when one of them runs with its owner's rights.
+//
+// # Masks
+//
+// predicates says what becomes of a statement in which a masked column decides
+// something (WHERE, JOIN, ORDER BY, GROUP BY, CASE, a calculation that can fail)
+// rather than only being shown: enough such tests find out what the mask hides.
+//
+//   - deny, the default: only comparing the column, as it is, with a literal or a
+//     bind parameter passes, and each value counts against a budget
+//     (DefaultEquality in DefaultPer; {equality: N, per: D} sets another). Whatever
+//     else tests the column is refused.
+//   - {budget: N, per: D}: any test whose result says a bounded amount passes
+//     (comparisons, patterns, orders, groups), and each value that it is held
+//     against counts one. What has no bound is refused: holding the column against
+//     other data (a join, a subquery), letting it decide how many rows there are.
+//   - allow: nothing is refused or counted. Whoever has time can find out all that
+//     the mask hides.
+//
+// A budget is a person's, for one mask of one policy, over all of their connections
+// and restarts of the agent on a node: whatever acts for a person spends theirs. A
+// test is given back Per after it was made.
+//
 // # Patterns
 //
 // `*` matches any run within one part, `**` any run over parts, `\*` a star.

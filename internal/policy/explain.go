@@ -21,6 +21,9 @@ type Explanation struct {
 	Text     string              `json:"text,omitempty"` // of the action
 	Accesses []AccessExplanation `json:"accesses"`
 	Masks    []MaskExplanation   `json:"masks,omitempty"` // those of the backend
+	// Masked is what the masks in force do to the statement. When they refuse it,
+	// Verdict is deny although its rules let it pass.
+	Masked *Masked `json:"masked,omitempty"`
 }
 
 // NeedExplanation is whose approval is needed.
@@ -101,14 +104,26 @@ func (s *Set) Explain(in Input) Explanation {
 func (s *Set) ExplainText(in Input, sql string, action *flow.Action, analyse Analyser) ([]Explanation, error) {
 	f := *in.Flow
 	in.Flow = &f
-	actions, err := actionsOf(&in, sql, action, analyse)
+	statements, err := analysed(&in, sql, action, analyse)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Explanation, len(actions))
-	for i := range actions {
-		in.Action = &actions[i]
+	list := make([]Explanation, len(statements))
+	for i := range statements {
+		in.Action = &statements[i].Action
 		list[i] = s.Explain(in)
+		if statements[i].Masked == nil {
+			continue
+		}
+		m, err := statements[i].Masked(s.Masks(in.Principal, in.Flow.Backend))
+		if err != nil {
+			return nil, err
+		}
+		e := &list[i]
+		e.Masked = &m
+		if m.Refused != "" && e.Verdict != flow.Deny {
+			e.Verdict, e.Rule, e.Policy, e.Needs, e.Reason = flow.Deny, "", "", nil, m.Refused
+		}
 	}
 	return list, nil
 }
@@ -221,6 +236,9 @@ func (e *Explanation) WriteText(w io.Writer, all bool) error {
 	for _, a := range e.Accesses {
 		fmt.Fprintf(&b, "\n%s: %s\n", describe(&flow.Access{Verb: a.Verb, Resource: a.Resource}), a.Verdict)
 		a.writeRules(&b, all)
+	}
+	if e.Masked != nil {
+		e.Masked.write(&b, e.Reason)
 	}
 	if len(e.Masks) > 0 {
 		b.WriteString("\nmasks:\n")

@@ -64,22 +64,6 @@ type maskYAML struct {
 	Predicates   predicatesYAML `yaml:"predicates"`
 }
 
-// predicatesYAML is deny, allow or {budget: N}.
-type predicatesYAML struct {
-	mode   string
-	Budget *int `yaml:"budget"`
-}
-
-// ParseScalar reads the short form.
-func (p *predicatesYAML) ParseScalar(text string) error {
-	p.mode = PredicatesDeny
-	if text != PredicatesDeny && text != PredicatesAllow {
-		return &strictyaml.FixError{What: "this says nothing about predicates", Fix: "write deny, allow or {budget: N}"}
-	}
-	p.mode = text
-	return nil
-}
-
 type testYAML struct {
 	User     string         `yaml:"user"`
 	Groups   []string       `yaml:"groups"`
@@ -93,6 +77,9 @@ type testYAML struct {
 	Action   string         `yaml:"action"` // "verb resource"
 	Expect   string         `yaml:"expect"`
 	Rule     string         `yaml:"rule"`
+
+	Masks   map[string]string `yaml:"masks"`   // column or position: method or none
+	Refused string            `yaml:"refused"` // part of what masks say
 }
 
 type processYAML struct {

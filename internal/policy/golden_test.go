@@ -20,8 +20,8 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // analyse stands in for sqlmeta: statements are parted by ";", their accesses by
 // ",", each is "verb resource"; a ! behind the verb stands for no WHERE.
-func analyse(_, sql string) ([]flow.Action, error) {
-	var actions []flow.Action
+func analyse(_, sql string) ([]Analysed, error) {
+	var actions []Analysed
 	for _, stmt := range strings.Split(sql, ";") {
 		a := flow.Action{Text: strings.TrimSpace(stmt), Bytes: int64(len(stmt))}
 		for _, text := range strings.Split(stmt, ",") {
@@ -29,7 +29,7 @@ func analyse(_, sql string) ([]flow.Action, error) {
 			bare := strings.TrimSuffix(verb, "!")
 			a.Accesses = append(a.Accesses, flow.Access{Verb: flow.Verb(bare), Resource: resource, Unrestricted: bare != verb})
 		}
-		actions = append(actions, a)
+		actions = append(actions, Analysed{Action: a})
 	}
 	return actions, nil
 }

@@ -57,22 +57,6 @@ func (c *compiler) detect(f *fileSource, path string, y *maskYAML) {
 	}
 }
 
-func (c *compiler) predicates(f *fileSource, path string, y *maskYAML, m *Mask) {
-	path = at(path, "predicates")
-	m.Predicates = PredicatesDeny
-	switch {
-	case y.Predicates.mode != "":
-		m.Predicates = y.Predicates.mode
-	case y.Predicates.Budget != nil:
-		m.Predicates, m.Budget = PredicatesBudget, *y.Predicates.Budget
-		if m.Budget < 1 {
-			f.doc.Add(path, "the budget is less than 1", "write a number of tests, or predicates: deny")
-		}
-	case f.doc.Has(path):
-		f.doc.Add(path, "predicates is empty", "write deny, allow or {budget: N}")
-	}
-}
-
 // canHaveParts reports whether a dotted pattern can match a name of n parts.
 func canHaveParts(ops []op, n int) bool {
 	parts := 1

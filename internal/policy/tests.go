@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,12 @@ type Test struct {
 	SQL       string    // either SQL or Action
 	Action    *flow.Action
 	Expect    flow.Verdict
-	Rule      string // "" for any
+	Rule      string // "" for any; of a statement that masks refuse, the mask
+	// Masks is what masks make of columns of the result, by name or position: a
+	// method, or "none". Refused is a part of what they say when they refuse the
+	// statement; "" for anything.
+	Masks   map[string]string
+	Refused string
 }
 
 // TestResult is what became of a Test.
@@ -41,14 +47,9 @@ type TestResult struct {
 	Reason   string       `json:"reason"` // the decision's, or why there was none
 }
 
-// Analyser turns SQL into actions, one a statement. What it cannot read is an
-// action {unknown} with a Problem; an error means that there is no answer, and a
-// test fails with it.
-type Analyser func(backend, sql string) ([]flow.Action, error)
-
 func (c *compiler) test(f *fileSource, path string, y *testYAML, p *policyInfo) {
 	t := Test{File: f.name, Line: f.doc.Line(path), Policy: p.name, Backend: y.Backend, Database: y.Database,
-		SQL: y.SQL, Expect: flow.Verdict(y.Expect), Rule: y.Rule, Argv0: y.Process.Argv0,
+		SQL: y.SQL, Expect: flow.Verdict(y.Expect), Rule: y.Rule, Argv0: y.Process.Argv0, Masks: y.Masks, Refused: y.Refused,
 		Process: flow.Process{Exe: y.Process.Exe, UID: y.Process.UID, Cgroup: y.Process.Cgroup}}
 	if pod := y.Process.Pod; pod != nil {
 		t.Process.Pod = &flow.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Container: pod.Container}
@@ -81,7 +82,23 @@ func (c *compiler) test(f *fileSource, path string, y *testYAML, p *policyInfo) 
 		f.doc.Add(path, "this test expects nothing", "add expect: allow, deny or approve")
 	}
 	c.oneOf(f, at(path, "expect"), y.Expect, effects)
+	c.testMasks(f, path, y)
 	c.set.tests = append(c.set.tests, t)
+}
+
+func (c *compiler) testMasks(f *fileSource, path string, y *testYAML) {
+	for _, column := range slices.Sorted(maps.Keys(y.Masks)) {
+		c.oneOf(f, at(path, "masks", column), y.Masks[column], append([]string{maskNone}, methods...))
+	}
+	switch {
+	case y.Masks == nil && y.Refused == "":
+	case y.SQL == "":
+		f.doc.Add(path, "masks and refused are about the result of sql", `add sql: "SELECT ..."`)
+	case y.Masks != nil && (y.Refused != "" || y.Expect == string(flow.Deny)):
+		f.doc.Add(path, "a statement that is refused has no result, so masks say nothing about it", "take masks out")
+	case y.Refused != "" && y.Expect != string(flow.Deny):
+		f.doc.Add(path, "a statement that masks refuse is denied", "write expect: deny")
+	}
 }
 
 func (c *compiler) testWho(f *fileSource, path string, y *testYAML, t *Test) {
@@ -140,34 +157,54 @@ func (s *Set) runTest(t *Test, analyse Analyser, protocols map[string]flow.Proto
 		in.Now = now
 	}
 	in.Flow.Start = in.Now
-	actions, err := actionsOf(&in, t.SQL, t.Action, analyse)
+	list, err := analysed(&in, t.SQL, t.Action, analyse)
 	if err != nil { // no verdict, so that nothing passes for a denial by mistake
 		r.Reason = "the SQL cannot be analysed: " + err.Error()
 		return r
 	}
-	d := s.decideAll(in, actions)
+	d, err := s.decideAll(in, list)
+	if err != nil {
+		r.Reason = "what masks do cannot be told: " + err.Error()
+		return r
+	}
 	r.Got, r.Rule, r.Reason = d.Verdict, d.Rule, d.Reason
 	r.OK = r.Got == r.Expect && (t.Rule == "" || t.Rule == r.Rule)
+	if r.OK {
+		if err := t.wantMasks(list, s.Masks(t.Principal, t.Backend)); err != nil {
+			r.OK, r.Reason = false, err.Error()
+		}
+	}
 	return r
 }
 
-// decideAll decides several actions; the strictest verdict counts.
-func (s *Set) decideAll(in Input, actions []flow.Action) Decision {
+// decideAll decides several statements, by rules and by masks; the strictest verdict
+// counts.
+func (s *Set) decideAll(in Input, list []Analysed) (Decision, error) {
 	var worst Decision
-	for i := range actions {
-		in.Action = &actions[i]
-		if d := s.Decide(in); i == 0 || severity(d.Verdict) > severity(worst.Verdict) {
+	for i := range list {
+		in.Action = &list[i].Action
+		d := s.Decide(in)
+		if d.Verdict != flow.Deny && list[i].Masked != nil {
+			m, err := list[i].Masked(s.Masks(in.Principal, in.Flow.Backend))
+			if err != nil {
+				return Decision{}, err
+			}
+			if m.Refused != "" {
+				d = Decision{Verdict: flow.Deny, Rule: m.RefusedBy, Reason: m.Refused}
+			}
+		}
+		if i == 0 || severity(d.Verdict) > severity(worst.Verdict) {
 			worst = d
 		}
 	}
-	return worst
+	return worst, nil
 }
 
-// actionsOf is what a test or a question is about. SQL on a backend of unknown
+// analysed is what a test or a question is about. SQL on a backend of unknown
 // protocol is taken for PostgreSQL's.
-func actionsOf(in *Input, sql string, action *flow.Action, analyse Analyser) ([]flow.Action, error) {
+func analysed(in *Input, sql string, action *flow.Action, analyse Analyser) ([]Analysed, error) {
 	if action != nil {
-		return []flow.Action{*action}, nil
+		return []Analysed{{Action: *action}}, nil
 	}
 	if in.Flow.Protocol == "" {
 		in.Flow.Protocol = flow.Postgres
@@ -175,11 +212,11 @@ func actionsOf(in *Input, sql string, action *flow.Action, analyse Analyser) ([]
 	if analyse == nil {
 		return nil, fmt.Errorf("there is no SQL analyser here; ask with an action instead")
 	}
-	actions, err := analyse(in.Flow.Backend, sql)
-	if err == nil && len(actions) == 0 {
+	list, err := analyse(in.Flow.Backend, sql)
+	if err == nil && len(list) == 0 {
 		err = fmt.Errorf("the SQL holds no statement")
 	}
-	return actions, err
+	return list, err
 }
 
 func severity(v flow.Verdict) int {

@@ -16,6 +16,10 @@ type Input struct {
 	// Argv0 is the first argument of the process. "" means that it is not known:
 	// a condition that reads process.argv0 then fails, and the action is denied.
 	Argv0 string
+	// Missing is what is not known of the rest. A condition that reads it cannot be
+	// evaluated, and a decision that hangs on it says so. Nothing is missing while a
+	// flow is served.
+	Missing Facts
 }
 
 // Decision is the verdict on a whole action: deny beats approve beats allow over
@@ -31,6 +35,12 @@ type Decision struct {
 	// All of them must be satisfied: rules have no order, so none replaces another.
 	Needs  []Need
 	Record string // "" or the strictest record of the rules that matched: refuse | end | continue
+	// Rests is what it rests on: what the conditions that were asked read. The same
+	// principal with the same of all that gets the same decision of this Set.
+	Rests Facts
+	// Missing is set when the verdict is not known: conditions that it hangs on read
+	// what Input.Missing says is not there. Verdict is then deny.
+	Missing Facts
 }
 
 // Need is one rule's demand for approval.
@@ -76,13 +86,6 @@ const (
 	MaskEmail  = "email"
 )
 
-// What testing a masked column (WHERE, ORDER BY, ...) is answered with.
-const (
-	PredicatesDeny   = "deny"
-	PredicatesAllow  = "allow"
-	PredicatesBudget = "budget"
-)
-
 // Mask is one mask of a policy as it applies to a principal at a backend. Masks
 // are shared and must not be changed.
 type Mask struct {
@@ -93,8 +96,9 @@ type Mask struct {
 	Fields     []string // JSONPath, for http and kubernetes
 	With       string   // redact | last4 | null | hash | token | email
 	Predicates string   // deny | allow | budget; "" in the file: deny
-	// Budget is how many tests a principal has in each Per: with budget of any kind, with
-	// deny of equality with a value; at least 1.
+	// Budget is how many tests a principal has in any time as long as Per: with
+	// budget of every bounded kind, with deny of equality with a value. Both are set
+	// with deny and budget, and zero with allow.
 	Budget int
 	Per    time.Duration
 

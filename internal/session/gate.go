@@ -95,6 +95,7 @@ type Gate struct {
 	who    atomic.Pointer[flow.Principal] // nil: nobody; replaced when renewed
 	whoErr error
 	entry  *entry
+	memo   memo
 
 	mu        sync.Mutex
 	opened    bool
@@ -145,7 +146,7 @@ func (g *Gate) admit(resource string) *Refusal {
 		return r
 	}
 	action := &flow.Action{Accesses: []flow.Access{{Verb: flow.Connect, Resource: resource}}}
-	d := g.server.Policy().Decide(g.input(action))
+	d := g.server.Policy().Decide(g.input(g.Principal(), action))
 	r := g.refusalOf(d)
 	if r != nil {
 		r.Fatal = true
@@ -178,19 +179,22 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 	} else {
 		d.Refusal = g.expired()
 	}
-	verdicts := make([]policy.Decision, len(actions))
+	decided := make([]decided, len(actions))
 	for i, a := range actions {
 		if a.ID == "" {
 			a.ID = ulid.Make().String()
 		}
 		if d.Refusal != nil {
-			verdicts[i] = policy.Decision{Verdict: flow.Deny, Reason: d.Refusal.Message}
+			decided[i] = refusedBy(auditlog.BySignIn, d.Refusal.Message)
 			continue
 		}
-		verdicts[i] = pol.Decide(g.input(a))
+		decided[i].Decision = g.decide(pol, d.Revision, a)
 	}
 	if d.Refusal == nil {
-		d.Refusal = g.firstRefusal(actions, verdicts)
+		d.Refusal = g.firstRefusal(actions, decided)
+	}
+	if d.Refusal == nil && !g.server.Observe {
+		d.Refusal = g.spend(mode, actions, decided)
 	}
 	if d.Refusal != nil && g.server.Observe && !d.Refusal.Fatal {
 		d.allowed = true
@@ -201,7 +205,7 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 		d.Masks = g.masks(pol)
 		return d
 	}
-	if err := g.recordIntents(ctx, d, verdicts, actions); err != nil {
+	if err := g.recordIntents(ctx, d, decided, actions); err != nil {
 		return &Decision{Revision: d.Revision, Refusal: g.unrecordable(err)}
 	}
 	if !d.allowed {
@@ -235,22 +239,37 @@ func (g *Gate) masks(pol Policy) []*policy.Mask {
 	return pol.Masks(g.Principal(), g.flow.Backend)
 }
 
+// decided is what was decided on one action.
+type decided struct {
+	policy.Decision
+	by   string // auditlog.By*; "" when the policy's rules decided
+	left []int  // of the budgets that the action's spends are of; nil when nobody asked
+}
+
+// refusedBy is the denial of an action that no rule denies.
+func refusedBy(by, reason string) decided {
+	return decided{by: by, Decision: policy.Decision{Verdict: flow.Deny, Reason: reason}}
+}
+
 // recordIntents writes one event per action; the whole list is durable or none.
-func (g *Gate) recordIntents(ctx context.Context, d *Decision, verdicts []policy.Decision, actions []*flow.Action) error {
+func (g *Gate) recordIntents(ctx context.Context, d *Decision, decided []decided, actions []*flow.Action) error {
 	events := make([]*auditlog.Event, len(actions))
 	for i, a := range actions {
+		one := &decided[i]
 		ev := g.event(auditlog.ActionEvent)
-		ev.Action = actionEvent(a)
-		ev.Verdict, ev.Rule, ev.Policy = string(verdicts[i].Verdict), verdicts[i].Rule, d.Revision
+		ev.Action = actionEvent(a, one.left)
+		ev.Action.RefusedBy = one.by
+		ev.Verdict, ev.Rule, ev.Policy = string(one.Verdict), one.Rule, d.Revision
 		switch {
-		case verdicts[i].Verdict != flow.Allow:
-			ev.Reason = verdicts[i].Reason
+		case one.Verdict != flow.Allow:
+			ev.Reason = one.Reason
 			if a.Problem != "" {
 				ev.Reason = a.Problem
 			}
 		case !d.allowed:
 			ev.Verdict = string(flow.Deny)
 			ev.Reason = "another statement of the same message was refused"
+			ev.Action.RefusedBy = auditlog.ByMessage
 		}
 		if !d.allowed {
 			ev.Result = &auditlog.Result{Status: auditlog.StatusDenied}
@@ -262,11 +281,11 @@ func (g *Gate) recordIntents(ctx context.Context, d *Decision, verdicts []policy
 
 // firstRefusal is that of the first action that may not run. What is forbidden is
 // denied even if a rule allows it.
-func (g *Gate) firstRefusal(actions []*flow.Action, verdicts []policy.Decision) (first *Refusal) {
-	for i, v := range verdicts {
-		r := g.refusalOf(v)
-		if why := actions[i].Forbidden; why != "" && v.Verdict != flow.Deny {
-			verdicts[i] = policy.Decision{Verdict: flow.Deny, Reason: why}
+func (g *Gate) firstRefusal(actions []*flow.Action, decided []decided) (first *Refusal) {
+	for i := range decided {
+		r := g.refusalOf(decided[i].Decision)
+		if why := actions[i].Forbidden; why != "" && decided[i].Verdict != flow.Deny {
+			decided[i] = refusedBy(auditlog.ByMask, why)
 			r = &Refusal{Reason: flow.ReasonDenied, Message: "weir: " + why}
 		}
 		if first == nil {
@@ -313,8 +332,20 @@ func (g *Gate) Complete(outcomes []Outcome) error {
 	return nil
 }
 
-func (g *Gate) input(a *flow.Action) policy.Input {
-	return policy.Input{Principal: g.Principal(), Flow: g.flow, Action: a, Now: g.server.Now(), Argv0: g.flow.Process.Argv0}
+// decide is what the policy says about an action of the flow, which is asked only for
+// what it has not said before.
+func (g *Gate) decide(pol Policy, revision string, a *flow.Action) policy.Decision {
+	who := g.Principal()
+	if d, ok := g.memo.find(revision, who, a); ok {
+		return d
+	}
+	d := pol.Decide(g.input(who, a))
+	g.memo.keep(revision, who, a, d)
+	return d
+}
+
+func (g *Gate) input(who *flow.Principal, a *flow.Action) policy.Input {
+	return policy.Input{Principal: who, Flow: g.flow, Action: a, Now: g.server.Now(), Argv0: g.flow.Process.Argv0}
 }
 
 func (g *Gate) expired() *Refusal {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -49,6 +50,17 @@ type Policy interface {
 	Masks(p *flow.Principal, backend string) []*policy.Mask
 }
 
+// Budgets keeps count of what actions take out of budgets that masks give a principal
+// (flow.Spend), over all flows and restarts of the agent.
+type Budgets interface {
+	// Take takes all spends or none. left is what is left of the budget of each
+	// afterwards; short is the first for which there is not enough, -1 when all were
+	// taken. An error says why the budget of short cannot be counted.
+	Take(who *flow.Principal, spends []flow.Spend) (left []int, short int, err error)
+	// Look is Take without taking.
+	Look(who *flow.Principal, spends []flow.Spend) (left []int, short int, err error)
+}
+
 // Handler speaks one protocol. Serve greets the client, asks the gate to admit
 // the flow, dials with the Grant that it gets, and relays. It returns nil when
 // the client ended the flow, an *End otherwise; it does not close c.
@@ -56,13 +68,15 @@ type Handler interface {
 	Serve(ctx context.Context, c net.Conn, g *Gate) error
 }
 
-// Config is what a Server is made of. All fields are required except Observe.
+// Config is what a Server is made of. All fields are required except Observe and
+// Budgets.
 type Config struct {
 	Node     string
 	Observe  bool // record what would be refused, refuse nothing
 	Identify Identifier
 	Policy   func() Policy // the revision in force, asked for every decision
 	Record   Recorder
+	Budgets  Budgets // nil: what spends from a budget is refused
 	// Login names the account that a principal uses at a backend; false when no
 	// credential is meant for them.
 	Login    func(backend string, p *flow.Principal) (string, bool)
@@ -76,10 +90,11 @@ type Config struct {
 type Server struct {
 	Config
 	live *Live
+	seed maphash.Seed // of the flows' memos
 }
 
 // New makes a server with an empty table of live flows.
-func New(c Config) *Server { return &Server{Config: c, live: newLive(c.Now)} }
+func New(c Config) *Server { return &Server{Config: c, live: newLive(c.Now), seed: maphash.MakeSeed()} }
 
 // Live is the table of live flows.
 func (s *Server) Live() *Live { return s.live }
@@ -93,7 +108,7 @@ func (s *Server) Serve(ctx context.Context, c Conn) {
 	defer entry.leave()
 	defer c.Close()
 
-	g := &Gate{server: s, flow: f, entry: entry}
+	g := &Gate{server: s, flow: f, entry: entry, memo: memo{seed: s.seed}}
 	entry.onExpiry(g.renew)
 	who, whoErr := s.identify(ctx, entry, &f.Process)
 	g.who.Store(who)

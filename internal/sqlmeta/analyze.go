@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -39,9 +40,9 @@ func Analyze(tree *pg.ParseResult, text string, s Session, c *Catalog) []*Statem
 // position of a syntax error, in characters from 1, or 0.
 func Unreadable(text, problem string, cursor int) *Statement {
 	return &Statement{
-		Text: text, Tag: "UNKNOWN", Problem: problem, Cursor: cursor, Star: true, Opaque: true,
-		Accesses: []flow.Access{{Verb: flow.Unknown}},
-		Effects:  Effects{UnsureSearchPath: true},
+		Text: text, Tag: "UNKNOWN", Problem: problem, Cursor: cursor, Opaque: true, Rows: true,
+		Accesses: []flow.Access{{Verb: flow.Unknown}}, All: Lineage{Unknown: problem},
+		Effects: Effects{UnsureSearchPath: true},
 	}
 }
 
@@ -96,6 +97,9 @@ func (s *Session) AppendKey(b []byte, c *Catalog) []byte {
 	if c != nil {
 		flags |= 4
 	}
+	if s.Offline {
+		flags |= 8
+	}
 	b = append(b, flags)
 	if c != nil {
 		b = append(b, c.digest[:16]...)
@@ -132,7 +136,7 @@ func analyze(n *pg.Node, text string, s *Session, c *Catalog) (st *Statement) {
 			st.looksUp = true // not worth keeping
 		}
 	}()
-	w := &walker{s: s, c: c, st: &Statement{Text: text}}
+	w := newWalker(text, s, c)
 	w.run(n)
 	return w.st
 }
@@ -144,16 +148,20 @@ type walker struct {
 	st  *Statement
 	set accessSet
 
-	top     proto.Message // the statement itself: only it has effects
-	ctes    *cte          // WITH names in scope, innermost first
-	verb    flow.Verb     // of a relation that stands where the walk has no opinion
-	locked  *[]lockable   // collects what FROM names, for FOR UPDATE
-	reads   map[Read]int  // where in st.Reads
-	sources map[string][]source
-	fields  []field // x.y that could be a call of y(x)
+	top       proto.Message       // the statement itself: only it has effects
+	ctes      *cte                // WITH names in scope, innermost first
+	verb      flow.Verb           // of a relation that stands where the walk has no opinion
+	locked    *[]lockable         // collects what FROM names, for FOR UPDATE
+	reads     map[Read]int        // where in st.Reads
+	writes    map[string]struct{} // columns written
+	languages map[string]struct{} // of the functions called
+	implied   []callee            // functions called without being written as calls: operators
+}
 
-	storesAll bool // a whole query's rows go into a lasting relation
-	withNames bool // there are WITH names
+func newWalker(text string, s *Session, c *Catalog) *walker {
+	st := &Statement{Text: text}
+	st.All.Plain, st.reads.Plain, st.calls.Plain = true, true, true
+	return &walker{s: s, c: c, st: st}
 }
 
 func (w *walker) run(n *pg.Node) {
@@ -169,12 +177,15 @@ func (w *walker) run(n *pg.Node) {
 	if !w.statement(m) {
 		w.fail("a kind of statement that weir does not know: " + w.st.Tag)
 	}
+	if w.st.Problem == "" {
+		w.trace(m)
+	}
 	w.finish()
 }
 
 // sub analyses a statement inside the present one, as a statement of its own.
 func (w *walker) sub(n *pg.Node) *Statement {
-	inner := &walker{s: w.s, c: w.c, st: &Statement{Text: w.st.Text}}
+	inner := newWalker(w.st.Text, w.s, w.c)
 	inner.run(n)
 	inner.st.env = w.s.key(w.c)
 	w.st.looksUp = w.st.looksUp || inner.st.looksUp
@@ -192,9 +203,9 @@ func (w *walker) take(inner *Statement) {
 		}
 	}
 	w.st.carried = append(w.st.carried, inner.carried...)
-	for _, part := range inner.Stored {
-		own := *part // inner is shared, and finishStored adds to the parts
-		w.st.Stored = append(w.st.Stored, &own)
+	w.st.Stored = append(w.st.Stored, inner.Stored...)
+	for _, name := range inner.Uses.Written {
+		w.written(name)
 	}
 	w.takeReads(inner)
 }
@@ -210,7 +221,14 @@ func (w *walker) takeReads(inner *Statement) {
 	for n := range inner.Names {
 		w.name(n)
 	}
-	w.st.Star = w.st.Star || inner.Star
+	w.st.Tests = append(w.st.Tests, inner.Tests...)
+	w.st.reads.join(inner.reads)
+	w.st.calls.join(inner.calls)
+	w.st.wants = append(w.st.wants, inner.wants...)
+	for _, l := range inner.Languages {
+		w.note(&Function{Language: l})
+	}
+	w.st.SecurityDefiner = w.st.SecurityDefiner || inner.SecurityDefiner
 	w.st.Opaque = w.st.Opaque || inner.Opaque
 	w.st.Unresolved = w.st.Unresolved || inner.Unresolved
 	w.st.looksUp = w.st.looksUp || inner.looksUp
@@ -234,6 +252,20 @@ func (w *walker) name(n string) {
 	w.st.Names[n] = struct{}{}
 }
 
+// written notes a column that is written to.
+func (w *walker) written(column string) {
+	if w.writes == nil {
+		w.writes = make(map[string]struct{}, 4)
+	}
+	w.writes[column] = struct{}{}
+}
+
+// takeOutput makes the rows of another statement those of the present one.
+func (w *walker) takeOutput(inner *Statement) {
+	w.st.Rows, w.st.Output = inner.Rows, slices.Clone(inner.Output)
+	w.st.All.join(inner.All)
+}
+
 func (w *walker) function(qualified string) {
 	for _, have := range w.st.Functions {
 		if have == qualified {
@@ -245,25 +277,15 @@ func (w *walker) function(qualified string) {
 
 // finish turns what was collected into the statement.
 func (w *walker) finish() {
-	star, opaque := w.st.Star, w.st.Opaque
-	w.st.Star, w.st.Opaque = false, false
-	w.checkFields()
-	fieldStar, fieldOpaque := w.st.Star, w.st.Opaque
-	w.st.Star, w.st.Opaque = star || fieldStar, opaque || fieldOpaque
 	w.checkCarriers()
-	defer w.finishStored(fieldStar, fieldOpaque)
-	for n, list := range w.sources {
-		if _, ok := w.st.Names[n]; !ok {
-			continue
-		}
-		for _, s := range list {
-			w.st.Star = w.st.Star || s.isRelation // a column reference that is a whole row
-		}
-	}
-	if w.st.Problem != "" {
-		w.st.Accesses = []flow.Access{{Verb: flow.Unknown}}
-		w.st.Star, w.st.Opaque = true, true
-		w.st.Effects.UnsureSearchPath = true
+	st := w.st
+	st.Uses = flow.ColumnUse{Read: columnNames(st.reads.Columns), Written: sorted(w.writes), Tested: testedNames(st.Tests)}
+	st.Languages = sorted(w.languages)
+	if st.Problem != "" {
+		st.Accesses = []flow.Access{{Verb: flow.Unknown}}
+		st.Opaque, st.Rows, st.Output = true, true, nil
+		st.All.join(Lineage{Unknown: st.Problem})
+		st.Effects.UnsureSearchPath = true
 		return
 	}
 	for _, a := range w.set.list {

@@ -28,7 +28,7 @@ func (w *walker) checkCarriers() {
 	if len(w.st.carried) == 0 {
 		return
 	}
-	data := w.st.Opaque
+	data := w.st.Opaque || w.st.sideEffects
 	for _, a := range w.set.list {
 		switch a.Verb {
 		case flow.Connect, flow.Set, flow.Lock, flow.Listen, flow.Call:

@@ -22,7 +22,9 @@ type Catalog struct {
 	types         map[uint32]Type
 	operators     map[string][]Operator // of users and extensions, by name
 	digest        [sha256.Size]byte     // of all of it: two servers' catalogues differ
+	casts         map[string][]Cast     // of users and extensions, by the target's name
 	bodies        *bodies               // nil: none are known
+	memo          *memo
 	// Extension and built-in objects live in pg_catalog like any other.
 }
 
@@ -71,6 +73,9 @@ type Function struct {
 	BuiltIn         bool // OID below 16384 (FirstNormalObjectId)
 	// Extension is the extension that it belongs to, "" for none.
 	Extension string
+	// Contained is set when it reads nothing by itself: what it returns carries its
+	// arguments only.
+	Contained bool
 }
 
 // NewCatalog indexes what a loader read. The maps of the result must not be
@@ -86,6 +91,7 @@ func NewCatalog(version uint64, schemas []string, relations []*Relation, functio
 
 		relationNames: make(map[string][]*Relation, len(relations)),
 		functionNames: make(map[string][]schemaOverload, len(functions)),
+		memo:          newMemo(),
 	}
 	for _, s := range schemas {
 		c.Schemas[s] = true

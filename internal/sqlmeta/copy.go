@@ -28,7 +28,6 @@ func (w *walker) copy(x *pg.CopyStmt) {
 		if !c.In {
 			w.read(n)
 		}
-		w.source(n.name, source{isRelation: true, rel: n.rel})
 		if i == 0 {
 			c.relation(n, texts(x.GetAttlist()))
 		}
@@ -36,7 +35,6 @@ func (w *walker) copy(x *pg.CopyStmt) {
 	for _, name := range texts(x.GetAttlist()) {
 		w.name(name)
 	}
-	w.st.Star = w.st.Star || !c.In && len(x.GetAttlist()) == 0
 	w.node(x.GetWhereClause())
 }
 
@@ -62,6 +60,7 @@ func (w *walker) copyQuery(x *pg.CopyStmt, c *Copy) {
 	c.Query = innerText(w.st.Text)
 	inner := w.sub(x.GetQuery())
 	w.take(inner)
+	w.takeOutput(inner)
 	w.effects(x, func(e *Effects) {
 		e.Inner = inner
 		e.unsure(inner)

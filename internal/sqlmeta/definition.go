@@ -44,6 +44,22 @@ type bodies struct {
 	definitions map[uint32]Definition
 	mu          sync.RWMutex
 	read        map[uint32]*Body
+	reserved    int // bytes of text that have been read
+}
+
+// maxBodies bounds the text of definitions that are kept read, bytes: their trees take
+// about 20 times as much.
+const maxBodies = 1 << 20
+
+// Reserve reports whether there is room for reading n more bytes of text.
+func (c *Catalog) Reserve(n int) bool {
+	c.bodies.mu.Lock()
+	defer c.bodies.mu.Unlock()
+	if c.bodies.reserved+n > maxBodies {
+		return false
+	}
+	c.bodies.reserved += n
+	return true
 }
 
 // WithDefinitions adds the definitions of views and functions, by OID, and returns c.

@@ -66,84 +66,36 @@ func literal(n *pg.Node) (string, bool) {
 	return "", false
 }
 
-// columnRef notes the last part of a column's name, and looks after x.y that
-// could mean y(x).
+// columnRef notes the last part of a column's name. What it stands for the tracer
+// finds out, and whether it is the call of a function (see tracer.part).
 func (w *walker) columnRef(c *pg.ColumnRef) {
-	fields := c.GetFields()
-	if len(fields) == 0 {
-		return
-	}
-	last, ok := text(fields[len(fields)-1])
-	if !ok {
-		w.st.Star = true
-		return
-	}
-	w.name(last)
-	if len(fields) > 1 {
-		qualifier, _ := text(fields[len(fields)-2])
-		w.field(qualifier, last)
+	if fields := c.GetFields(); len(fields) > 0 {
+		if last, ok := text(fields[len(fields)-1]); ok {
+			w.name(last)
+		}
 	}
 }
 
 // indirection is (expression).field, (expression).* and subscripts.
 func (w *walker) indirection(x *pg.A_Indirection) {
 	w.node(x.GetArg())
-	qualifier := ""
-	if c := x.GetArg().GetColumnRef(); c != nil && len(c.GetFields()) == 1 {
-		qualifier, _ = text(c.GetFields()[0])
-	}
 	for _, n := range x.GetIndirection() {
 		if name, ok := text(n); ok {
 			w.name(name)
-			w.field(qualifier, name)
-			qualifier = ""
-			continue
-		}
-		w.node(n)
-	}
-}
-
-// field is qualifier.name where name is also the name of a function. Attribute
-// notation calls it when the row has no such column: ('/x'::text).pg_read_file
-// reads a file (manual, 8.16.5 and 4.2.6).
-type field struct{ qualifier, name string }
-
-func (w *walker) field(qualifier, name string) {
-	if len(w.c.functionsNamed(name)) > 0 || !w.c.hasFunctions() && systemFunction(name) {
-		w.fields = append(w.fields, field{qualifier, name})
-	}
-}
-
-// checkFields runs last, when everything in FROM is known.
-func (w *walker) checkFields() {
-	for _, f := range w.fields {
-		callees, found := w.s.callees(w.c, "", f.name)
-		if !found {
-			continue
-		}
-		sources := w.sources[f.qualifier]
-		columns, relation := len(sources) > 0, false
-		for _, s := range sources {
-			columns = columns && s.has(f.name)
-			relation = relation || s.isRelation && !s.has(f.name)
-		}
-		if columns {
-			continue
-		}
-		if relation {
-			w.st.Star = true
-		}
-		for _, c := range callees {
-			if !c.harmless() {
-				w.call(c)
-			}
+		} else {
+			w.node(n)
 		}
 	}
 }
 
 func (w *walker) sqlValue(x *pg.SQLValueFunction) {
 	// system_user is a keyword since PostgreSQL 16 and a column's name before.
-	w.name(strings.ToLower(strings.TrimPrefix(x.GetOp().String(), "SVFOP_")))
+	w.name(sqlValueName(x))
+}
+
+func sqlValueName(x *pg.SQLValueFunction) string {
+	name := strings.ToLower(strings.TrimPrefix(x.GetOp().String(), "SVFOP_"))
+	return strings.TrimSuffix(name, "_n") // with a precision
 }
 
 // funcCall is any call in function notation, aggregates and window functions
@@ -199,9 +151,7 @@ func (w *walker) call(c callee) {
 	if !c.builtIn {
 		w.st.Effects.UnsureSearchPath = true
 	}
-	if !c.builtIn || !dataless[c.name] {
-		w.st.Opaque = true
-	}
+	w.st.sideEffects = w.st.sideEffects || !c.builtIn || !dataless[c.name]
 }
 
 // dataless are built-in functions that are no harmless ones and yet bring no
@@ -237,7 +187,6 @@ func (w *walker) special(c callee, f *pg.FuncCall) bool {
 		setting, ok := arg(0)
 		if !ok {
 			w.add(flow.Select, qualified(pgCatalog, "pg_settings"))
-			w.st.Opaque = true
 			break
 		}
 		w.show(setting)
@@ -253,20 +202,23 @@ func (w *walker) special(c callee, f *pg.FuncCall) bool {
 // keywordFunction adds the call that an older server makes of a construct.
 func (w *walker) keywordFunction(m proto.Message, name string) {
 	if x, ok := m.(*pg.JsonFuncExpr); ok {
-		switch x.GetOp() {
-		case pg.JsonExprOp_JSON_EXISTS_OP:
-			name = "json_exists"
-		case pg.JsonExprOp_JSON_VALUE_OP:
-			name = "json_value"
-		default:
-			name = "json_query"
-		}
+		name = jsonFunctionName(x)
 	}
 	for _, o := range w.c.functionsNamed(name) {
 		if !o.builtIn && (!w.s.Certain || w.s.onPath(o.schema)) {
-			w.call(callee{o.schema, name, false})
+			w.imply(callee{o.schema, name, false})
 		}
 	}
+}
+
+func jsonFunctionName(x *pg.JsonFuncExpr) string {
+	switch x.GetOp() {
+	case pg.JsonExprOp_JSON_EXISTS_OP:
+		return "json_exists"
+	case pg.JsonExprOp_JSON_VALUE_OP:
+		return "json_value"
+	}
+	return "json_query"
 }
 
 // tableSample: the method is a function; the two of the server are harmless.
@@ -285,7 +237,7 @@ func (w *walker) tableSample(x *pg.RangeTableSample) {
 	}
 	callees, _ := w.s.callees(w.c, schema, name)
 	for _, c := range callees {
-		w.call(c)
+		w.imply(c)
 	}
 }
 

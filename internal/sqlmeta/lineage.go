@@ -1,9 +1,13 @@
 package sqlmeta
 
-import "strings"
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
 
-// Column is a column of a base relation: of a table, a foreign table or a relation
-// that the catalogue does not know, never of a view that it knows.
+// Column is a column of a table or view. A value that comes through a view carries the
+// view's column as well as those of the tables behind it.
 type Column struct {
 	ColumnID // Relation 0: the catalogue does not know it; Attr 0: the whole row
 	Schema   string
@@ -20,6 +24,11 @@ func (c Column) String() string {
 	return c.Schema + "." + c.Table + "." + name
 }
 
+func compareColumns(a, b Column) int {
+	return cmp.Or(cmp.Compare(a.Relation, b.Relation), cmp.Compare(a.Attr, b.Attr),
+		cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Name, b.Name))
+}
+
 // Lineage is what a value can carry.
 type Lineage struct {
 	Columns []Column // sorted, each once
@@ -28,6 +37,49 @@ type Lineage struct {
 	Plain bool
 	// Unknown says why the value can carry more than Columns, "" when it cannot.
 	Unknown string
+}
+
+// Empty reports whether the value can carry nothing of any table.
+func (l *Lineage) Empty() bool { return len(l.Columns) == 0 && l.Unknown == "" }
+
+// join adds what another value can carry.
+func (l *Lineage) join(other Lineage) {
+	l.Plain = l.Plain && other.Plain
+	if l.Unknown == "" {
+		l.Unknown = other.Unknown
+	}
+	switch {
+	case len(other.Columns) == 0:
+	case len(l.Columns) == 0:
+		l.Columns = slices.Clip(other.Columns)
+	default:
+		for _, c := range other.Columns {
+			i, found := slices.BinarySearchFunc(l.Columns, c, compareColumns)
+			if !found {
+				l.Columns = slices.Insert(slices.Clip(l.Columns), i, c)
+			}
+		}
+	}
+}
+
+// Describe puts a lineage into words for people.
+func (l *Lineage) Describe() string {
+	parts := make([]string, 0, len(l.Columns)+1)
+	for _, c := range l.Columns {
+		parts = append(parts, c.String())
+	}
+	if l.Unknown != "" {
+		parts = append(parts, "what weir cannot follow ("+l.Unknown+")")
+	}
+	switch {
+	case len(parts) == 0:
+		return "no column"
+	case l.Plain && len(parts) == 1:
+		return parts[0]
+	case l.Plain:
+		return "one of " + strings.Join(parts, ", ")
+	}
+	return "computed from " + strings.Join(parts, ", ")
 }
 
 // Output is one column of the rows that a statement returns.
@@ -56,38 +108,41 @@ const (
 // String is the kind in the words of the record.
 func (k TestKind) String() string { return [...]string{"equal", "compare", "free"}[k] }
 
-// Test is a place of a statement where values of columns decide what happens,
+// Test is a place of a statement where values of a column decide what happens,
 // rather than only being shown: a condition, an order, a group.
 type Test struct {
-	Lineage
-	Kind   TestKind
-	Values int    // how many values it is held against, at least 1
-	Where  string // "WHERE", "ORDER BY", "a calculation that can fail", ...
+	Column Column
+	// Unknown says why other columns may be tested than the text shows; Column is then
+	// empty.
+	Unknown string
+	Kind    TestKind
+	Count   int    // how many such tests there are: one for each value of an Equal
+	Where   string // "WHERE", "ORDER BY", "a calculation that can fail", ...
 }
 
-// Stored is what a statement stores in one column of a relation that outlives the
+// Stored is what a statement stores in a column of a relation that outlives the
 // session.
 type Stored struct {
 	Target Column // Name "" when the text does not show the column
 	Lineage
 }
 
-// Describe puts a lineage into words for people.
-func (l *Lineage) Describe() string {
-	parts := make([]string, 0, len(l.Columns)+1)
-	for _, c := range l.Columns {
-		parts = append(parts, c.String())
+// InDoubt is a copy of the statement that may carry anything besides, for the reason
+// given.
+func (st *Statement) InDoubt(why string) *Statement {
+	out := *st
+	out.Opaque = true
+	out.Output = slices.Clone(st.Output)
+	for i := range out.Output {
+		out.Output[i].Unknown, out.Output[i].Plain = why, false
 	}
-	if l.Unknown != "" {
-		parts = append(parts, "what weir cannot follow ("+l.Unknown+")")
+	out.All.Unknown = why
+	out.Stored = slices.Clone(st.Stored)
+	for i := range out.Stored {
+		out.Stored[i].Unknown = why
 	}
-	switch {
-	case len(parts) == 0:
-		return "no column"
-	case l.Plain && len(parts) == 1:
-		return parts[0]
-	case l.Plain:
-		return "one of " + strings.Join(parts, ", ")
+	if len(st.Tests) > 0 {
+		out.Tests = append(slices.Clip(st.Tests), Test{Unknown: why, Kind: Free, Count: 1, Where: st.Tests[0].Where})
 	}
-	return "computed from " + strings.Join(parts, ", ")
+	return &out
 }

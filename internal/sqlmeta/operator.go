@@ -95,13 +95,20 @@ func (w *walker) runs(schema, name string) {
 		}
 		found = true
 		if c := (callee{o.FunctionSchema, o.Function, o.BuiltIn}); !o.Harmless && !c.harmless() {
-			w.call(c)
+			w.imply(c)
 		}
 	}
 	if schema != "" && schema != pgCatalog && !found {
 		w.st.Unresolved = w.st.Unresolved || w.c != nil
-		w.call(callee{schema: schema, name: name})
+		w.imply(callee{schema: schema, name: name})
 	}
+}
+
+// imply is the call of a function that is not written as one. Where in the statement
+// its result goes the tracer does not follow.
+func (w *walker) imply(c callee) {
+	w.call(c)
+	w.implied = append(w.implied, c)
 }
 
 // runsLater are the options of CREATE OPERATOR, AGGREGATE, TYPE and TEXT SEARCH, and

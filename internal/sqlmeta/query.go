@@ -8,9 +8,8 @@ import (
 
 // cte is a WITH name in scope.
 type cte struct {
-	name    string
-	columns []string // as far as the text says
-	outer   *cte
+	name  string
+	outer *cte
 }
 
 func (w *walker) findCTE(name string) *cte {
@@ -20,33 +19,6 @@ func (w *walker) findCTE(name string) *cte {
 		}
 	}
 	return nil
-}
-
-// source is what an alias in FROM stands for.
-type source struct {
-	isRelation bool
-	rel        *Relation // nil when it is unknown or no relation
-	columns    []string  // of a subquery, as far as the text says
-}
-
-func (s source) has(column string) bool {
-	list := s.columns
-	if s.rel != nil {
-		list = s.rel.Columns
-	}
-	for _, c := range list {
-		if c == column {
-			return true
-		}
-	}
-	return false
-}
-
-func (w *walker) source(alias string, s source) {
-	if w.sources == nil {
-		w.sources = make(map[string][]source, 4)
-	}
-	w.sources[alias] = append(w.sources[alias], s)
 }
 
 // lockable is a relation that FOR UPDATE would lock.
@@ -64,63 +36,17 @@ func (w *walker) with(c *pg.WithClause) {
 	if c == nil {
 		return
 	}
-	w.withNames = true
-	entry := func(n *pg.Node) *cte {
-		x := n.GetCommonTableExpr()
-		columns := texts(x.GetAliascolnames())
-		if len(columns) == 0 {
-			columns = outputs(x.GetCtequery())
-		}
-		return &cte{name: x.GetCtename(), columns: columns}
-	}
 	if c.GetRecursive() {
 		for _, n := range c.GetCtes() {
-			e := entry(n)
-			e.outer, w.ctes = w.ctes, e
+			w.ctes = &cte{n.GetCommonTableExpr().GetCtename(), w.ctes}
 		}
 		w.nodes(c.GetCtes())
 		return
 	}
 	for _, n := range c.GetCtes() {
 		w.node(n)
-		e := entry(n)
-		e.outer, w.ctes = w.ctes, e
+		w.ctes = &cte{n.GetCommonTableExpr().GetCtename(), w.ctes}
 	}
-}
-
-// outputs are the names of a query's columns that the text shows.
-func outputs(n *pg.Node) []string {
-	var list []*pg.Node
-	switch x := n.GetNode().(type) {
-	case *pg.Node_SelectStmt:
-		s := x.SelectStmt
-		for s.GetLarg() != nil {
-			s = s.GetLarg()
-		}
-		list = s.GetTargetList()
-	case *pg.Node_InsertStmt:
-		list = x.InsertStmt.GetReturningList()
-	case *pg.Node_UpdateStmt:
-		list = x.UpdateStmt.GetReturningList()
-	case *pg.Node_DeleteStmt:
-		list = x.DeleteStmt.GetReturningList()
-	case *pg.Node_MergeStmt:
-		list = x.MergeStmt.GetReturningList()
-	}
-	out := make([]string, 0, len(list))
-	for _, n := range list {
-		t := n.GetResTarget()
-		switch {
-		case t.GetName() != "":
-			out = append(out, t.GetName())
-		case t.GetVal().GetColumnRef() != nil:
-			fields := t.GetVal().GetColumnRef().GetFields()
-			if name, ok := text(fields[len(fields)-1]); ok {
-				out = append(out, name)
-			}
-		}
-	}
-	return out
 }
 
 func (w *walker) selectStmt(s *pg.SelectStmt) {
@@ -206,26 +132,14 @@ func (w *walker) readRelation(r *pg.RangeVar) {
 	if r == nil {
 		return
 	}
-	alias := aliasOf(r)
-	if r.GetSchemaname() == "" && r.GetCatalogname() == "" {
-		if c := w.findCTE(r.GetRelname()); c != nil {
-			columns := c.columns
-			if renamed := texts(r.GetAlias().GetColnames()); len(renamed) > 0 {
-				columns = append(renamed, columns...)
-			}
-			w.source(alias, source{columns: columns})
-			return
-		}
+	if r.GetSchemaname() == "" && r.GetCatalogname() == "" && w.findCTE(r.GetRelname()) != nil {
+		return
 	}
 	for _, n := range w.resolve(r) {
-		w.source(alias, source{isRelation: true, rel: n.rel})
 		w.read(n)
 		if w.locked != nil {
-			*w.locked = append(*w.locked, lockable{alias, n.resource()})
+			*w.locked = append(*w.locked, lockable{aliasOf(r), n.resource()})
 		}
-	}
-	if len(r.GetAlias().GetColnames()) > 0 {
-		w.st.Star = true // columns go by other names
 	}
 }
 
@@ -318,7 +232,6 @@ func (w *walker) target(v flow.Verb, r *pg.RangeVar, unrestricted bool) []named 
 	list := w.resolve(r)
 	for _, n := range list {
 		w.set.add(flow.Access{Verb: v, Resource: n.resource(), Unrestricted: unrestricted})
-		w.source(aliasOf(r), source{isRelation: true, rel: n.rel})
 	}
 	return list
 }
@@ -341,16 +254,14 @@ func (w *walker) insert(s *pg.InsertStmt) {
 	w.with(s.GetWithClause())
 	target := w.target(flow.Insert, s.GetRelation(), false)
 	w.nodes(s.GetCols())
-	w.storing(target, func() { w.node(s.GetSelectStmt()) })
+	w.node(s.GetSelectStmt())
 	if c := s.GetOnConflictClause(); c != nil {
 		if c.GetAction() == pg.OnConflictAction_ONCONFLICT_UPDATE {
 			for _, n := range target {
 				w.add(flow.Update, n.resource())
-				w.source("excluded", source{isRelation: true, rel: n.rel})
 			}
 		}
-		w.storing(target, func() { w.children(c) })
-		w.storingOwn(target, aliasOf(s.GetRelation()), c.GetTargetList()...)
+		w.children(c)
 	}
 	w.returning(s.GetReturningList(), target)
 }
@@ -364,11 +275,8 @@ func (w *walker) update(s *pg.UpdateStmt) {
 			w.fail("an UPDATE of pg_settings changes settings that weir has to follow; use SET")
 		}
 	}
-	w.storing(target, func() {
-		w.nodes(s.GetFromClause())
-		w.nodes(s.GetTargetList())
-	})
-	w.storingOwn(target, aliasOf(s.GetRelation()), s.GetTargetList()...)
+	w.nodes(s.GetFromClause())
+	w.nodes(s.GetTargetList())
 	w.node(s.GetWhereClause())
 	w.returning(s.GetReturningList(), target)
 }
@@ -387,15 +295,9 @@ func (w *walker) merge(s *pg.MergeStmt) {
 	w.with(s.GetWithClause())
 	target := w.target(flow.Merge, s.GetRelation(), false)
 	w.node(s.GetJoinCondition())
-	w.storing(target, func() {
-		w.node(s.GetSourceRelation())
-		for _, n := range s.GetMergeWhenClauses() {
-			w.mergeWhen(n.GetMergeWhenClause(), target)
-		}
-	})
+	w.node(s.GetSourceRelation())
 	for _, n := range s.GetMergeWhenClauses() {
-		c := n.GetMergeWhenClause()
-		w.storingOwn(target, aliasOf(s.GetRelation()), append(c.GetTargetList(), c.GetValues()...)...)
+		w.mergeWhen(n.GetMergeWhenClause(), target)
 	}
 	w.returning(s.GetReturningList(), target)
 }
@@ -418,38 +320,6 @@ func (w *walker) mergeWhen(c *pg.MergeWhenClause, target []named) {
 	w.children(c)
 }
 
-func (w *walker) rangeSubselect(x *pg.RangeSubselect) {
-	w.node(x.GetSubquery())
-	columns := append(texts(x.GetAlias().GetColnames()), outputs(x.GetSubquery())...)
-	w.source(x.GetAlias().GetAliasname(), source{columns: columns})
-}
-
-func (w *walker) rangeFunction(x *pg.RangeFunction) {
-	w.nodes(x.GetFunctions())
-	w.nodes(x.GetColdeflist())
-	columns := texts(x.GetAlias().GetColnames())
-	for _, n := range x.GetColdeflist() {
-		columns = append(columns, n.GetColumnDef().GetColname())
-	}
-	alias := x.GetAlias().GetAliasname()
-	if alias == "" {
-		alias = functionAlias(x)
-	}
-	w.source(alias, source{columns: columns})
-}
-
-// functionAlias is the name that FROM f() has without an alias.
-func functionAlias(x *pg.RangeFunction) string {
-	for _, n := range x.GetFunctions() {
-		for _, item := range n.GetList().GetItems() {
-			if parts := texts(item.GetFuncCall().GetFuncname()); len(parts) > 0 {
-				return parts[len(parts)-1]
-			}
-		}
-	}
-	return ""
-}
-
 func (w *walker) join(x *pg.JoinExpr) {
 	w.node(x.GetLarg())
 	w.node(x.GetRarg())
@@ -460,14 +330,6 @@ func (w *walker) join(x *pg.JoinExpr) {
 	if x.GetIsNatural() || len(x.GetUsingClause()) > 0 {
 		w.equals()
 	}
-	if x.GetIsNatural() || len(x.GetAlias().GetColnames()) > 0 {
-		w.st.Star = true // columns compared or renamed without being named
-	}
-	for _, a := range []*pg.Alias{x.GetAlias(), x.GetJoinUsingAlias()} {
-		if a.GetAliasname() != "" {
-			w.source(a.GetAliasname(), source{isRelation: true}) // a row of relations
-		}
-	}
 }
 
 // into is SELECT INTO and the target of CREATE TABLE AS.
@@ -475,8 +337,6 @@ func (w *walker) into(x *pg.IntoClause) {
 	if x == nil {
 		return
 	}
-	temps := len(w.st.Effects.CreatesTemp)
 	w.create(x.GetRel())
-	w.storesAll = w.storesAll || !x.GetSkipData() && len(w.st.Effects.CreatesTemp) == temps
 	w.nodes(x.GetOptions())
 }

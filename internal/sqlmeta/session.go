@@ -23,6 +23,7 @@ func (w *walker) sessionStatement(m proto.Message) bool {
 		w.variable(x)
 	case *pg.VariableShowStmt:
 		w.show(x.GetName())
+		w.st.Rows = true
 	case *pg.DiscardStmt:
 		w.discard(x)
 	case *pg.LockStmt:
@@ -254,7 +255,7 @@ func (w *walker) plainConfig(s *pg.SelectStmt) {
 		}
 		changes = append(changes, c)
 	}
-	if len(changes) != len(w.st.Effects.Settings) || w.st.Opaque { // shadowed by somebody's function
+	if len(changes) != len(w.st.Effects.Settings) || w.st.sideEffects { // shadowed by somebody's function
 		return
 	}
 	w.st.Effects.Settings = changes

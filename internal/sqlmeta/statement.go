@@ -135,6 +135,7 @@ func (w *walker) explain(x *pg.ExplainStmt) {
 	if analyze {
 		w.st.Tag = "EXPLAIN ANALYZE" // its rows count what it read
 		w.take(inner)
+		w.planOutput(inner.reads)
 		w.effects(x, func(e *Effects) {
 			*e = inner.Effects
 			e.Inner = inner
@@ -143,6 +144,14 @@ func (w *walker) explain(x *pg.ExplainStmt) {
 		return
 	}
 	w.explained(inner)
+	w.planOutput(inner.calls) // the planner computes what does not change
+}
+
+// planOutput is the one column of EXPLAIN.
+func (w *walker) planOutput(l Lineage) {
+	l.Plain = l.Empty()
+	w.st.Rows, w.st.Output = true, []Output{{"QUERY PLAN", l}}
+	w.st.All.join(l)
 }
 
 func (w *walker) explained(inner *Statement) {
@@ -199,6 +208,7 @@ func (w *walker) execute(x *pg.ExecuteStmt) {
 		return
 	}
 	w.take(inner)
+	w.takeOutput(inner)
 	w.fill(x.GetParams())
 	if w.top != proto.Message(x) { // CREATE TABLE AS EXECUTE
 		w.st.Effects.unsure(inner)
@@ -240,6 +250,10 @@ func (w *walker) fetch(x *pg.FetchStmt) {
 		return
 	}
 	w.take(inner)
+	w.st.Tests = nil // they are those of DECLARE
+	if !x.GetIsmove() {
+		w.takeOutput(inner)
+	}
 	w.effects(x, func(e *Effects) {
 		e.Inner = inner
 		e.unsure(inner)

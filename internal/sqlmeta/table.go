@@ -52,10 +52,7 @@ func (w *walker) tableStatement(m proto.Message) bool {
 		w.newObject(x.GetDefnames())
 		w.altering(func() { w.children(x) })
 	case *pg.RefreshMatViewStmt:
-		list := w.relation(flow.Maintain, x.GetRelation())
-		if !x.GetSkipData() {
-			w.st.Stored = append(w.st.Stored, w.aside(func() { w.behind(list) }))
-		}
+		w.relation(flow.Maintain, x.GetRelation())
 	case *pg.VacuumStmt:
 		w.vacuum(x)
 	case *pg.ClusterStmt:
@@ -127,9 +124,6 @@ func (w *walker) createTable(x *pg.CreateStmt) {
 		w.fail(temporaryPart)
 	}
 	w.altering(func() { w.children(x, "relation") })
-	if r := x.GetRelation(); r != nil {
-		w.source(r.GetRelname(), source{isRelation: true})
-	}
 }
 
 // temporaryPart: the rows of a temporary relation, which are masked because the
@@ -183,9 +177,7 @@ func (w *walker) alterTable(x *pg.AlterTableStmt) {
 	if x.GetObjtype() == pg.ObjectType_OBJECT_TYPE { // of a composite type
 		w.object(flow.Alter, pg.ObjectType_OBJECT_TYPE, nameList(x.GetRelation()))
 	} else {
-		for _, n := range w.relation(flow.Alter, x.GetRelation()) {
-			w.source(n.name, source{isRelation: true, rel: n.rel})
-		}
+		w.relation(flow.Alter, x.GetRelation())
 	}
 	for _, n := range x.GetCmds() {
 		c := n.GetAlterTableCmd()
@@ -200,8 +192,6 @@ func (w *walker) alterTable(x *pg.AlterTableStmt) {
 					w.fail(temporaryPart)
 				}
 			}
-		case pg.AlterTableType_AT_AddColumn, pg.AlterTableType_AT_AlterColumnType: // GENERATED, USING
-			w.storingOwn(w.resolve(x.GetRelation()), x.GetRelation().GetRelname(), c.GetDef())
 		case pg.AlterTableType_AT_ChangeOwner:
 			w.relation(flow.Grant, x.GetRelation())
 		case pg.AlterTableType_AT_SetTableSpace:
@@ -219,7 +209,6 @@ func (w *walker) onTable(v flow.Verb, r *pg.RangeVar, name string) {
 			name = n.name
 		}
 		w.add(v, qualified(n.schema, name))
-		w.source(aliasOf(r), source{isRelation: true, rel: n.rel})
 	}
 }
 
@@ -246,19 +235,8 @@ func (w *walker) handlerNamed(parts []string) {
 // rule: its actions run whenever the event comes, so each is decided now.
 func (w *walker) rule(x *pg.RuleStmt) {
 	w.onTable(flow.Create, x.GetRelation(), x.GetRulename())
-	for _, n := range w.resolve(x.GetRelation()) {
-		w.source("new", source{isRelation: true, rel: n.rel})
-		w.source("old", source{isRelation: true, rel: n.rel})
-	}
 	w.node(x.GetWhereClause())
-	before := len(w.st.Stored)
-	actions := w.aside(func() { w.nodes(x.GetActions()) })
-	w.takeReads(actions)
-	if len(w.st.Stored) > before { // NEW and OLD are rows of the relation
-		part := w.aside(func() { w.behind(w.resolve(x.GetRelation())) })
-		part.Names, part.Star = actions.Names, actions.Star
-		w.st.Stored = append(w.st.Stored, part)
-	}
+	w.nodes(x.GetActions())
 }
 
 // maintain is upkeep of one relation, or of everything without one.

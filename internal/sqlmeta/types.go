@@ -49,22 +49,20 @@ type Statement struct {
 	Effects Effects
 	Reads   []Read // relations whose data can reach the output, at any depth
 	// Names holds the last part of every column reference in the statement.
-	// Star is set when * or a whole-row reference stands anywhere.
 	Names map[string]struct{}
-	Star  bool
 	// Opaque is set when data can come from where the text does not say: a
-	// function that is no harmless built-in, EXECUTE of an unknown name, ...
+	// function that cannot be looked into, EXECUTE of an unknown name, ...
 	Opaque bool
 	Copy   *Copy // set for COPY
-	// Stored says what the values come from that it stores in lasting relations, part
-	// by part: Reads, Names, Star and Opaque are set. Values that stand in the
-	// statement come from nowhere.
-	Stored []*Statement
-
-	// Output is what each column of the rows that it returns can carry, in order; nil
-	// when the text does not show how many there are. All is what any of them can.
+	// Rows is set when it returns rows. Output is what each of their columns can carry, in
+	// order; nil when the text does not show how many there are. All is what any of them
+	// can.
+	Rows   bool
 	Output []Output
 	All    Lineage
+	// Stored is what it stores in lasting relations. Values that stand in the statement
+	// carry nothing and are left out.
+	Stored []Stored
 	Tests  []Test
 	Uses   flow.ColumnUse
 	// Languages of the functions that it calls, sorted, without those of the server;
@@ -73,9 +71,13 @@ type Statement struct {
 	SecurityDefiner bool
 
 	wants   []Definition
-	env     envKey // what of the session it was analysed under
-	looksUp bool   // it depends on Session.Prepared, Cursor or Temp
+	reads   Lineage // every column that it reads, shown or not
+	calls   Lineage // what the functions that it calls read by themselves
+	env     envKey  // what of the session it was analysed under
+	looksUp bool    // it depends on Session.Prepared, Cursor or Temp
 	carried []carrier
+	// sideEffects is set when it calls a function that may do or read anything.
+	sideEffects bool
 }
 
 // Read is one relation that a statement reads from. Behind a view stand its base

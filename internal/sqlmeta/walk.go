@@ -85,16 +85,10 @@ func (w *walker) message(m proto.Message) {
 		w.node(x.GetNode())
 	case *pg.A_Indirection:
 		w.indirection(x)
-	case *pg.A_Star:
-		w.st.Star = true
 	case *pg.SQLValueFunction:
 		w.sqlValue(x)
 	case *pg.RangeVar:
 		w.rangeVar(x)
-	case *pg.RangeSubselect:
-		w.rangeSubselect(x)
-	case *pg.RangeFunction:
-		w.rangeFunction(x)
 	case *pg.RangeTableSample:
 		w.tableSample(x)
 	case *pg.JoinExpr:

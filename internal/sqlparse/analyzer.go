@@ -58,14 +58,30 @@ func keep(e *entry) bool {
 
 func (a *Analyzer) analyze(ctx context.Context, sql string, s sqlmeta.Session, c *sqlmeta.Catalog) ([]*sqlmeta.Statement, error) {
 	s.Prepared = a.refreshed(ctx, s, c)
-	var list []*sqlmeta.Statement
-	err := a.Pool.with(ctx, sql, func(tree *pg_query.ParseResult) {
-		list = sqlmeta.Analyze(tree, sql, s, c)
-	})
-	if err != nil {
-		return []*sqlmeta.Statement{unreadable(sql, err)}, err
+	for round := 0; ; round++ {
+		var list []*sqlmeta.Statement
+		err := a.Pool.with(ctx, sql, func(tree *pg_query.ParseResult) {
+			list = sqlmeta.Analyze(tree, sql, s, c)
+		})
+		if err != nil {
+			return []*sqlmeta.Statement{unreadable(sql, err)}, err
+		}
+		wants := sqlmeta.Wants(list)
+		if len(wants) == 0 {
+			return list, nil
+		}
+		for i, d := range wants {
+			if round == maxRounds || i >= maxDefinitions {
+				c.Supply(d.OID, &sqlmeta.Body{Problem: "views and functions that call each other further than weir follows"})
+				continue
+			}
+			b, err := a.read(ctx, d, c)
+			if err != nil { // the answer stands, and says what it does not know
+				return list, err
+			}
+			c.Supply(d.OID, b)
+		}
 	}
-	return list, nil
 }
 
 func unreadable(sql string, err error) *sqlmeta.Statement {

@@ -67,7 +67,8 @@ func serve(in io.Reader, out io.Writer) error {
 			}
 			return err
 		}
-		n := int(binary.BigEndian.Uint32(h[:]))
+		head := binary.BigEndian.Uint32(h[:])
+		n := int(head &^ plpgsqlRequest)
 		if n > sqlmeta.MaxText {
 			return errors.New("request too long")
 		}
@@ -78,14 +79,23 @@ func serve(in io.Reader, out io.Writer) error {
 		if _, err := io.ReadFull(in, text); err != nil {
 			return err
 		}
-		if err := answer(out, string(text)); err != nil {
+		if err := answer(out, string(text), head&plpgsqlRequest != 0); err != nil {
 			return err
 		}
 	}
 }
 
-func answer(out io.Writer, text string) error {
-	tree, err := parser.ParseToProtobuf(text)
+func answer(out io.Writer, text string, plpgsql bool) error {
+	var tree []byte
+	var err error
+	kind := byte(frameTree)
+	if plpgsql {
+		var s string
+		s, err = parser.ParsePlPgSqlToJSON(text)
+		tree, kind = []byte(s), frameJSON
+	} else {
+		tree, err = parser.ParseToProtobuf(text)
+	}
 	var pgErr *parser.Error
 	switch {
 	case errors.As(err, &pgErr):
@@ -95,7 +105,7 @@ func answer(out io.Writer, text string) error {
 	case len(tree) > MaxTree:
 		return reply(out, frameTooBig, nil)
 	}
-	return reply(out, frameTree, tree)
+	return reply(out, kind, tree)
 }
 
 func syntaxError(e *parser.Error) []byte {

@@ -6,15 +6,19 @@ import (
 )
 
 // Kinds of frames from child to parent. A frame is one kind byte, the length of
-// the payload (4 bytes, big endian) and the payload. A request has no kind byte.
+// the payload (4 bytes, big endian) and the payload. A request has no kind byte: the
+// length's highest bit says that the text is a CREATE FUNCTION in PL/pgSQL.
 const (
 	frameReady  = 'R' // the sandbox is shut; sent once
 	frameTree   = 'T' // protobuf of a ParseResult
+	frameJSON   = 'J' // PL/pgSQL as JSON
 	frameError  = 'E' // cursor position (4 bytes), then the parser's message
 	frameTooBig = 'B' // the tree is larger than MaxTree; no payload
 )
 
 const frameHeader = 5
+
+const plpgsqlRequest = 1 << 31
 
 // maxMessage bounds the parser's error message, bytes. PostgreSQL quotes the
 // offending token in it, which may be as long as the statement.

@@ -146,7 +146,7 @@ func (p *Pool) with(ctx context.Context, sql string, use func(*pg_query.ParseRes
 	if err := sqlmeta.Guard(sql); err != nil {
 		return err
 	}
-	a, err := p.request(ctx, sql)
+	a, err := p.request(ctx, sql, 0)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,22 @@ type answered struct {
 	weight  int64
 }
 
-func (p *Pool) request(ctx context.Context, sql string) (answered, error) {
+// plpgsql reads a CREATE FUNCTION in PL/pgSQL.
+func (p *Pool) plpgsql(ctx context.Context, text string) (*sqlmeta.PLpgSQL, error) {
+	for _, s := range append(sqlmeta.Strings(text), text) {
+		if err := sqlmeta.Guard(s); err != nil {
+			return nil, err
+		}
+	}
+	a, err := p.request(ctx, text, plpgsqlRequest)
+	if err != nil {
+		return nil, err
+	}
+	defer p.decoding.Release(a.weight)
+	return sqlmeta.ReadPLpgSQL(a.payload)
+}
+
+func (p *Pool) request(ctx context.Context, sql string, kind uint32) (answered, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -192,7 +207,7 @@ func (p *Pool) request(ctx context.Context, sql string) (answered, error) {
 		if err != nil {
 			return answered{}, err
 		}
-		a, err := p.ask(child, sql)
+		a, err := p.ask(child, sql, kind)
 		if errors.Is(err, errNotTaken) && try == 0 {
 			continue
 		}
@@ -237,7 +252,7 @@ var errNotTaken = errors.New("the child was gone before it took the statement")
 
 // ask sends one statement to a child that the caller took, and gives the child
 // back or has it replaced.
-func (p *Pool) ask(child *process, sql string) (answered, error) {
+func (p *Pool) ask(child *process, sql string, request uint32) (answered, error) {
 	stop := context.AfterFunc(p.closing, func() {
 		// A deadline wakes the reader; only the taker may close the pipes.
 		child.in.SetDeadline(time.Unix(1, 0))
@@ -252,7 +267,7 @@ func (p *Pool) ask(child *process, sql string) (answered, error) {
 		return answered{}, ErrClosed
 	}
 	msg := make([]byte, 4, 4+len(sql))
-	binary.BigEndian.PutUint32(msg, uint32(len(sql)))
+	binary.BigEndian.PutUint32(msg, uint32(len(sql))|request)
 	msg = append(msg, sql...)
 	if n, err := child.in.Write(msg); err != nil {
 		p.replace(child, "did not take a statement")
@@ -278,7 +293,8 @@ func died(err error) error {
 
 func (p *Pool) receive(child *process, kind byte, n int) (answered, error) {
 	limit := 4 + maxMessage + 3
-	if kind == frameTree {
+	large := kind == frameTree || kind == frameJSON
+	if large {
 		limit = MaxTree
 	}
 	if n > limit {
@@ -286,7 +302,7 @@ func (p *Pool) receive(child *process, kind byte, n int) (answered, error) {
 		return answered{}, ErrParserDied
 	}
 	weight := int64(0)
-	if kind == frameTree {
+	if large {
 		weight = int64(max(n, 1))
 		if err := p.decoding.Acquire(p.closing, weight); err != nil {
 			p.replace(child, "shut down")
@@ -304,7 +320,7 @@ func (p *Pool) receive(child *process, kind byte, n int) (answered, error) {
 	p.deaths.Store(0)
 	p.giveBack(child, n)
 	switch kind {
-	case frameTree:
+	case frameTree, frameJSON:
 		return answered{payload: payload, weight: weight}, nil
 	case frameError:
 		if n >= 4 {

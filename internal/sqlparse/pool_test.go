@@ -109,7 +109,7 @@ func TestKillers(t *testing.T) {
 		"union": "select 1" + strings.Repeat(" union select 1", 60000),
 		"cast":  "select 1" + strings.Repeat("::int", 60000),
 	} {
-		if _, err := p.request(context.Background(), sql); !errors.Is(err, ErrParserDied) {
+		if _, err := p.request(context.Background(), sql, 0); !errors.Is(err, ErrParserDied) {
 			t.Errorf("%s: %v", name, err)
 		}
 		parses(t, p)
@@ -118,7 +118,7 @@ func TestKillers(t *testing.T) {
 	before := p.Deaths()
 	var syntax *SyntaxError
 	for _, open := range []string{"(", "not ", "array[", "(select "} {
-		if _, err := p.request(context.Background(), "select "+strings.Repeat(open, 100000)); !errors.As(err, &syntax) {
+		if _, err := p.request(context.Background(), "select "+strings.Repeat(open, 100000), 0); !errors.As(err, &syntax) {
 			t.Errorf("%s: %v", open, err)
 		}
 	}

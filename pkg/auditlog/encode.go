@@ -157,6 +157,27 @@ func appendAction(dst []byte, a *Action) []byte {
 	if len(a.Resources) > 0 {
 		dst = appendStrings(append(dst, `,"resources":`...), a.Resources)
 	}
+	if len(a.Accesses) > 0 {
+		dst = appendAccesses(append(dst, `,"accesses":`...), a.Accesses)
+	}
+	if len(a.Functions) > 0 {
+		dst = appendStrings(append(dst, `,"functions":`...), a.Functions)
+	}
+	if len(a.Languages) > 0 {
+		dst = appendStrings(append(dst, `,"languages":`...), a.Languages)
+	}
+	if a.SecurityDefiner {
+		dst = append(dst, `,"security_definer":true`...)
+	}
+	if a.Columns != nil {
+		dst = appendColumns(append(dst, `,"columns":`...), a.Columns)
+	}
+	if a.Cut != 0 {
+		dst = strconv.AppendInt(append(dst, `,"cut":`...), a.Cut, 10)
+	}
+	if len(a.Tests) > 0 {
+		dst = appendTests(append(dst, `,"tests":`...), a.Tests)
+	}
 	dst = appendOptional(dst, `,"text":`, a.Text)
 	if len(a.Params) > 0 {
 		dst = appendStrings(append(dst, `,"params":`...), a.Params)
@@ -165,7 +186,57 @@ func appendAction(dst []byte, a *Action) []byte {
 	if a.Bytes != 0 {
 		dst = strconv.AppendInt(append(dst, `,"bytes":`...), a.Bytes, 10)
 	}
+	dst = appendOptional(dst, `,"refused_by":`, a.RefusedBy)
 	return append(dst, '}')
+}
+
+func appendAccesses(dst []byte, list []Access) []byte {
+	sep := byte('[')
+	for i := range list {
+		a := &list[i]
+		dst = appendField(append(dst, sep), `{"verb":`, a.Verb)
+		dst = appendOptional(dst, `,"resource":`, a.Resource)
+		if a.Unrestricted {
+			dst = append(dst, `,"unrestricted":true`...)
+		}
+		dst = append(dst, '}')
+		sep = ','
+	}
+	return append(dst, ']')
+}
+
+func appendColumns(dst []byte, c *Columns) []byte {
+	dst = append(dst, '{')
+	if len(c.Read) > 0 {
+		dst = append(appendStrings(append(dst, `"read":`...), c.Read), ',')
+	}
+	if len(c.Written) > 0 {
+		dst = append(appendStrings(append(dst, `"written":`...), c.Written), ',')
+	}
+	if len(c.Tested) > 0 {
+		dst = append(appendStrings(append(dst, `"tested":`...), c.Tested), ',')
+	}
+	if last := len(dst) - 1; dst[last] == ',' {
+		dst = dst[:last]
+	}
+	return append(dst, '}')
+}
+
+func appendTests(dst []byte, list []Test) []byte {
+	sep := byte('[')
+	for i := range list {
+		t := &list[i]
+		dst = appendField(append(dst, sep), `{"policy":`, t.Policy)
+		dst = appendField(dst, `,"mask":`, t.Mask)
+		dst = appendField(dst, `,"column":`, t.Column)
+		dst = strconv.AppendInt(append(dst, `,"tests":`...), t.Tests, 10)
+		if t.Left != nil {
+			dst = strconv.AppendInt(append(dst, `,"left":`...), *t.Left, 10)
+		}
+		dst = append(dst, '}')
+		sep = ','
+	}
+	return append(dst, ']')
 }
 
 func appendMasks(dst []byte, masks []Mask) []byte {

@@ -82,6 +82,8 @@ func fill(rnd *rand.Rand, v reflect.Value, text string, nanos int64, depth int) 
 		if n := len(text); n > 0 {
 			v.SetString(text[rnd.IntN(n):])
 		}
+	case reflect.Bool:
+		v.SetBool(rnd.IntN(2) == 0)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(rnd.Int64() >> rnd.IntN(64))
 	case reflect.Uint32, reflect.Uint64:
@@ -104,6 +106,28 @@ func TestEncodeMany(t *testing.T) {
 			t.Fatalf("got  %s %v\nwant %s %v", got, err, want, wantErr)
 		}
 	}
+}
+
+// TestEncodeAllocatesNothing: it is on the path of every action.
+func TestEncodeAllocatesNothing(t *testing.T) {
+	ev := fullEvent()
+	buf := make([]byte, 0, 4<<10)
+	if n := testing.AllocsPerRun(100, func() {
+		buf, _ = AppendEventBody(AppendEventHead(buf[:0], ev.Seq, ev.Time), ev)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// fullEvent is an intent with all that an SQL statement can have.
+func fullEvent() *Event {
+	ev, left := sampleEvent(1), int64(19)
+	ev.Action.Verbs, ev.Action.Resources = []string{"select", "call"}, []string{"shop.orders", "function:shop.f"}
+	ev.Action.Accesses = []Access{{Verb: "select", Resource: "shop.orders"}, {Verb: "call", Resource: "function:shop.f"}}
+	ev.Action.Functions, ev.Action.Languages, ev.Action.SecurityDefiner = []string{"shop.f"}, []string{"plpgsql"}, true
+	ev.Action.Columns = &Columns{Read: []string{"shop.orders.id"}, Tested: []string{"shop.orders.email"}}
+	ev.Action.Tests = []Test{{Policy: "shop", Mask: "mail", Column: "shop.orders.email", Tests: 1, Left: &left}}
+	return ev
 }
 
 func BenchmarkEncode(b *testing.B) {

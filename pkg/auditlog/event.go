@@ -119,10 +119,59 @@ type Action struct {
 	Phase     string   `json:"phase"`
 	Verbs     []string `json:"verbs,omitempty"`
 	Resources []string `json:"resources,omitempty"`
-	Text      string   `json:"text,omitempty"`
-	Params    []string `json:"params,omitempty"`
-	Digest    string   `json:"digest,omitempty"`
-	Bytes     int64    `json:"bytes,omitempty"`
+	// Accesses pairs verbs with resources. It is left out when there is one verb that
+	// cannot be unrestricted: that is then on every resource. (And when there are too
+	// many to record; so two verbs without it do not say which is on what.)
+	Accesses []Access `json:"accesses,omitempty"`
+	// Functions are those called, Languages theirs without those of the server's own;
+	// SecurityDefiner says that one of them runs with its owner's rights.
+	Functions       []string `json:"functions,omitempty"`
+	Languages       []string `json:"languages,omitempty"`
+	SecurityDefiner bool     `json:"security_definer,omitempty"`
+	Columns         *Columns `json:"columns,omitempty"`
+	// Cut is how many names of functions and columns were left out for length.
+	Cut int64 `json:"cut,omitempty"`
+	// Tests are what the action took, or would have taken, out of budgets of masks.
+	Tests  []Test   `json:"tests,omitempty"`
+	Text   string   `json:"text,omitempty"`
+	Params []string `json:"params,omitempty"`
+	Digest string   `json:"digest,omitempty"`
+	Bytes  int64    `json:"bytes,omitempty"`
+	// RefusedBy says what denied the action, when its rules did not.
+	RefusedBy string `json:"refused_by,omitempty"`
+}
+
+// What denies an action besides the rules of the policy.
+const (
+	ByMask    = "mask"    // it would show, store or find out what a mask hides
+	ByBudget  = "budget"  // the tests of masked columns are used up
+	ByMessage = "message" // another statement of the same message was refused
+	BySignIn  = "sign_in" // the sign-in has ended, or weir is stopping
+)
+
+// Access is a verb on a resource.
+type Access struct {
+	Verb         string `json:"verb"`
+	Resource     string `json:"resource,omitempty"`
+	Unrestricted bool   `json:"unrestricted,omitempty"` // update or delete without WHERE
+}
+
+// Columns names the columns that an action touches, "schema.table.column".
+type Columns struct {
+	Read    []string `json:"read,omitempty"`
+	Written []string `json:"written,omitempty"`
+	Tested  []string `json:"tested,omitempty"` // they decide what happens: WHERE, ORDER BY, ...
+}
+
+// Test is what an action takes out of the budget of a mask.
+type Test struct {
+	Policy string `json:"policy"`
+	Mask   string `json:"mask"`
+	Column string `json:"column"`
+	Tests  int64  `json:"tests"`
+	// Left is what was left of the budget afterwards; nil when nobody asked it, since
+	// something else had denied the action.
+	Left *int64 `json:"left,omitempty"`
 }
 
 // Approval is other people's consent to an action.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/internal/sqlmeta"
@@ -16,6 +17,9 @@ type asked struct {
 	portal *portal
 	call   call
 }
+
+// goesOn reports an Execute that continues with the rows of one before it.
+func (a *asked) goesOn() bool { return a.portal != nil && a.portal.ran }
 
 // unseen stands for a prepared statement that weir did not see being made.
 var unseen = &prepared{}
@@ -69,8 +73,12 @@ func (e *Engine) answer(q asked, a *session.Answered, r *resolved, out *session.
 		return &session.End{Reason: "internal_error", Err: err}
 	}
 	e.masks = masks
-	for _, st := range r.stmts {
-		if why := masks.forbids(st); why != "" { // the policy has changed since it was asked
+	for i, st := range r.stmts {
+		why, spends := masks.obliges(st)
+		if why == "" && len(spends) > 0 && !q.goesOn() && (i >= len(a.Actions) || !slices.Equal(spends, a.Actions[i].Spends)) {
+			why = "the policy's masks have just changed; try again"
+		}
+		if why != "" { // the policy has changed since it was asked
 			for _, t := range d.Tickets {
 				out.Outcomes = append(out.Outcomes, session.Outcome{Ticket: t, Status: auditlog.StatusDenied, Code: codeDenied})
 			}
@@ -80,7 +88,7 @@ func (e *Engine) answer(q asked, a *session.Answered, r *resolved, out *session.
 	}
 	x := &entry{masks: masks.under(r.doubt), loose: r.loose, bytes: int64(len(q.text)) + namedOverhead}
 	for i, t := range d.Tickets {
-		x.acts = append(x.acts, act{ticket: t, open: true, stmt: r.statement(i), reading: r.reading, copied: r.copiedBy(i)})
+		x.acts = append(x.acts, act{ticket: t, open: true, stmt: r.statement(i), reading: r.reading})
 	}
 	switch q.kind {
 	case msgQuery:
@@ -133,6 +141,7 @@ func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {
 
 func (e *Engine) forwardExecute(x *entry, q asked, r *resolved, out *session.Output) {
 	p := q.portal
+	p.ran = true
 	if p.prep != unseen {
 		p.prep.analysis = r.analysis()
 	}

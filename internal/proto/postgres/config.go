@@ -23,8 +23,6 @@ type Config struct {
 	// Invalidate says that the flow changed its database's catalogue. It returns at
 	// once.
 	Invalidate func(g session.Grant)
-	// Describe finds the result columns of a query without running it.
-	Describe func(ctx context.Context, g session.Grant, searchPath []string, query string) ([]Column, error)
 	// Defaults is how a session of the flow's login in its database starts.
 	Defaults func(ctx context.Context, g session.Grant) (Defaults, error)
 	// SignIn opens a session at the backend with the configured credential. Its

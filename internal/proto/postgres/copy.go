@@ -31,7 +31,7 @@ func (e *Engine) beginCopyOut(h *entry, body []byte) error {
 	if binaryData != (body[0] == 1) {
 		return fmt.Errorf("COPY in another format than the statement's: %w", errMalformed)
 	}
-	columns := h.masks.copyColumns(a, int(binary.BigEndian.Uint16(body[1:])), binaryData)
+	columns := copyColumns(a.stmt, int(binary.BigEndian.Uint16(body[1:])), binaryData)
 	p := h.masks.newPlan(columns, a.stmt)
 	if p == nil {
 		return nil
@@ -46,37 +46,17 @@ func (e *Engine) beginCopyOut(h *entry, body []byte) error {
 	return nil
 }
 
-// copyColumns are the n columns of a COPY TO: of a relation by name, of a query by
-// its description, else without an origin.
-func (m *maskSet) copyColumns(a *act, n int, binaryData bool) []Column {
-	c := a.stmt.Copy
+// copyColumns are the n columns of a COPY TO, about which the server says nothing: what
+// they carry stands in the statement's lineage.
+func copyColumns(st *sqlmeta.Statement, n int, binaryData bool) []Column {
 	out := make([]Column, n)
-	switch {
-	case c.Query != "" && len(a.copied) == n:
-		copy(out, a.copied)
-	case c.Query == "" && len(c.Columns) == n:
-		r := m.catalog.Relation(c.Schema, c.Relation)
-		for i, name := range c.Columns {
-			out[i] = Column{Name: name, Relation: c.OID, Attr: attrOf(r, c.OID, name), Type: textOID}
-			if binaryData {
-				out[i].Type = unknownOID
-			}
-		}
-	default:
-		for i := range out {
-			out[i] = Column{Name: fmt.Sprintf("column %d", i+1), Type: unknownOID}
-			if !binaryData {
-				out[i].Type = textOID
-			}
-			if c.Query == "" {
-				out[i].Relation, out[i].Attr = noRelation, 1 // as newer than the catalogue: masked
-			}
-		}
-	}
 	for i := range out {
-		out[i].Format = mask.TextFormat
+		out[i] = Column{Name: fmt.Sprintf("column %d", i+1), Type: textOID, Format: mask.TextFormat}
 		if binaryData {
-			out[i].Format = mask.BinaryFormat
+			out[i].Type, out[i].Format = unknownOID, mask.BinaryFormat
+		}
+		if len(st.Output) == n && st.Output[i].Name != "" {
+			out[i].Name = st.Output[i].Name
 		}
 	}
 	return out
@@ -87,23 +67,7 @@ const (
 	textOID = 25
 	// unknownOID is no type: masked values become NULL.
 	unknownOID = 0
-	// noRelation is an OID that no relation of a user has (InvalidOid is 0; 1 is
-	// pg_type's bool in another catalogue).
-	noRelation = 1
 )
-
-// attrOf is a column's number in the relation, one that the catalogue does not know
-// when it does not have the column.
-func attrOf(r *sqlmeta.Relation, oid uint32, name string) int16 {
-	if r != nil && r.OID == oid {
-		for i, c := range r.Columns {
-			if c == name {
-				return int16(i + 1)
-			}
-		}
-	}
-	return 1<<15 - 1
-}
 
 // maskCopy forwards one CopyData message, with what has to be masked exchanged.
 func (e *Engine) maskCopy(frame []byte, inPlace bool, out *session.Output) error {

@@ -108,21 +108,18 @@ func (d *doubt) mark(st *sqlmeta.Statement, c *sqlmeta.Catalog) *sqlmeta.Stateme
 	if d == nil {
 		return st
 	}
-	out := *st
-	out.Opaque = out.Opaque || d.reads(st.Reads, c)
-	out.Stored = slices.Clone(st.Stored)
-	for i, part := range out.Stored {
-		own := *part
-		own.Opaque = own.Opaque || d.reads(part.Reads, c)
-		out.Stored[i] = &own
+	out := st
+	if d.reads(st.Reads, c) {
+		out = st.InDoubt("a relation that the open transaction has changed")
 	}
 	for _, f := range d.functions {
 		if mentions(st, lastPart(f)) {
+			out = out.InDoubt("a function that the open transaction has made")
 			out.Accesses = append(slices.Clip(out.Accesses), flow.Access{Verb: flow.Call, Resource: f})
-			out.Opaque, out.Effects.UnsureSearchPath = true, true
+			out.Effects.UnsureSearchPath = true
 		}
 	}
-	return &out
+	return out
 }
 
 func (d *doubt) reads(list []sqlmeta.Read, c *sqlmeta.Catalog) bool {

@@ -22,7 +22,7 @@ func (e *Engine) effects(a *act, tag string) {
 	}
 	switch {
 	case ef.Prepare != "":
-		p := &prepared{analysis: analysis{generation: noGeneration}, reading: a.reading}
+		p := &prepared{analysis: analysis{generation: noGeneration}, reading: a.reading, within: true}
 		if ef.Inner != nil {
 			p.text, p.bytes = ef.Inner.Text, int64(len(ef.Inner.Text))
 			p.analysis.stmt = ef.Inner
@@ -35,7 +35,7 @@ func (e *Engine) effects(a *act, tag string) {
 	}
 	switch {
 	case ef.DeclareCursor != "":
-		p := &portal{prep: &prepared{analysis: analysis{generation: noGeneration}, reading: a.reading}, generation: e.settings.generation, hold: withHold(st.Text)}
+		p := &portal{prep: &prepared{analysis: analysis{generation: noGeneration}, reading: a.reading, within: true}, generation: e.settings.generation, hold: withHold(st.Text)}
 		if ef.Inner != nil {
 			p.prep.text, p.prep.bytes = ef.Inner.Text, int64(len(ef.Inner.Text))
 			p.prep.analysis.stmt = ef.Inner

@@ -263,7 +263,7 @@ var conversations = []conversation{
 		{server: "T x:29999:1 | D 4111 | C SELECT 1 | Z I", toClient: "T x | D [masked] | C SELECT 1 | Z I"},
 		{client: "Q select item from shop.orders", toServer: "Q select item from shop.orders"},
 		{server: "T item:20004:2,n:0:0:23 | D lamp,1 | C SELECT 1 | Z I", toClient: "T item,n | D lamp,1 | C SELECT 1 | Z I"},
-	}, outcomes: []string{"ok  1 upper/redact/unresolved/1", "ok  1", "ok  1 shop.v.a/redact/unresolved/1", "ok  1 x/redact/unresolved/1", "ok  1"}},
+	}, outcomes: []string{"ok  1 shop.payments.card/redact/lineage/1", "ok  1", "ok  1 shop.payments.card/redact/lineage/1", "ok  1 x/redact/unresolved/1", "ok  1"}},
 	{name: "masked by detectors", masks: detect, steps: []step{
 		{client: "Q select note from t", toServer: "Q select note from t"},
 		{server: "T note:0:0,n:0:0:23 | D pay 4111 1111 1111 1111 now,5 | D nothing,6 | C SELECT 2 | Z I",
@@ -284,10 +284,10 @@ var conversations = []conversation{
 		{server: `H 3 | d 1\t4111 1111 1111 1111\tx\n | d 2\t\N\ty\n | c | C COPY 2 | Z I`,
 			toClient: `H 3 | d 1\t**** **** **** 1111\tx\n | d 2\t\N\ty\n | c | C COPY 2 | Z I`},
 		{client: "Q copy (select card from shop.payments) to stdout", toServer: "Q copy (select card from shop.payments) to stdout"},
-		{server: `H 1 | d 4111\n | c | C COPY 1 | Z I`, toClient: `H 1 | d ****\n | c | C COPY 1 | Z I`},
+		{server: `H 1 | d 4111\n | c | C COPY 1 | Z I`, toClient: `H 1 | d [masked]\n | c | C COPY 1 | Z I`},
 		{client: "Q copy (select * from shop.payments) to stdout", toServer: "Q copy (select * from shop.payments) to stdout"},
 		{server: `H 1 | d 4111\n | c | C COPY 1 | Z I`, toClient: `H 1 | d [masked]\n | c | C COPY 1 | Z I`},
-	}, outcomes: []string{"ok  2 shop.payments.card/last4/origin/1", "ok  1 shop.payments.card/last4/origin/1", "ok  1 column 1/redact/unresolved/1"}},
+	}, outcomes: []string{"ok  2 shop.payments.card/last4/lineage/1", "ok  1 shop.payments.card/redact/lineage/1", "ok  1 shop.payments.card/redact/lineage/1"}},
 	{name: "a function's answer where columns are masked", masks: cards, steps: []step{
 		{client: "F 20010 x", toServer: "F 20010"},
 		{server: "V 4111 | Z I", toClient: "V NULL | Z I"},

@@ -106,7 +106,7 @@ func TestStringsChangeInABatch(t *testing.T) {
 			if strings.Contains(in.Action.Text, "set standard_conforming_strings") {
 				return policy.Decision{Verdict: flow.Allow, Rule: "all"}
 			}
-			return rules(in)
+			return unkept(rules(in))
 		}
 	})
 	const hidden = `select '\' || $q$', reverse(card_number) from shop.payments -- $q$`
@@ -154,7 +154,7 @@ func TestStringsChangeInABatch(t *testing.T) {
 // TestCopyInAnotherNameSpace: COPY (query) is described where the session's
 // temporary relations are not.
 func TestCopyInAnotherNameSpace(t *testing.T) {
-	w := newSandbox(t, "create view sandbox.notes as select id, note as item from shop.payments")
+	w := newSandbox(t, "create view sandbox.notes as select id, note as item from shop.payments where id < 4")
 	for _, make := range []string{
 		"create temp view orders as select id, reverse(card_number) as item from shop.payments",
 		"create temp table orders as select id, reverse(card_number) as item from shop.payments",
@@ -244,7 +244,7 @@ func TestViewsOfTheOpenTransaction(t *testing.T) {
 		t.Errorf("one batch gave %s", got)
 	}
 	// Once it is committed the catalogue says what the view reads.
-	if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, "select c from sandbox.notes where id = 1"); got != "[masked]" {
+	if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, "select c from sandbox.notes order by id limit 1"); got != "[masked]" {
 		t.Errorf("committed: %q", got)
 	}
 	// A function of the transaction's hides behind one of the server's.
@@ -262,8 +262,6 @@ func TestValuesStayWhereTheyAreMasked(t *testing.T) {
 		"create table sandbox.x as select reverse(card_number) as c from shop.payments",
 		"create table sandbox.x as table shop.payments",
 		"select reverse(card_number) c into sandbox.x from shop.payments",
-		"create materialized view sandbox.x as select reverse(card_number) as c from shop.payments",
-		"refresh materialized view sandbox.m",
 		"insert into sandbox.t select id, reverse(card_number) from shop.payments",
 		"insert into sandbox.t select id, c from sandbox.pay",
 		"insert into sandbox.t select id, p::text from shop.payments p",
@@ -279,21 +277,21 @@ func TestValuesStayWhereTheyAreMasked(t *testing.T) {
 		"explain analyze create table sandbox.x as select card_number from shop.payments",
 		"begin; create temp table mine as select card_number c from shop.payments; insert into sandbox.t select 1, c from mine",
 	}
-	const because = `would store values that mask "cards" hides from you in another table`
+	because := func(s string) bool { return strings.Contains(s, " would store ") && strings.Contains(s, "from you") }
 	for _, sql := range refused {
 		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
 			if mode == pgx.QueryExecModeExec && strings.Contains(sql, ";") {
 				continue
 			}
 			got := rowsOf(t, c, mode, sql)
-			if !strings.HasPrefix(got, "42501 weir: this ") || !strings.Contains(got, because) {
+			if !strings.HasPrefix(got, "42501 weir: this ") || !because(got) {
 				t.Errorf("%s: %s", sql, got)
 			}
 		}
 	}
 	recorded := 0
 	for _, e := range w.snapshot() {
-		if e.Action != nil && e.Action.Phase == auditlog.PhaseIntent && e.Verdict == "deny" && e.Result != nil && e.Result.Status == auditlog.StatusDenied && strings.Contains(e.Reason, because) {
+		if e.Action != nil && e.Action.Phase == auditlog.PhaseIntent && e.Verdict == "deny" && e.Result != nil && e.Result.Status == auditlog.StatusDenied && because(e.Reason) {
 			recorded++
 		}
 	}
@@ -302,7 +300,8 @@ func TestValuesStayWhereTheyAreMasked(t *testing.T) {
 	}
 	for _, sql := range []string{
 		"create table sandbox.ok as select id, note, amount from shop.payments", "insert into sandbox.t values (1, 'x')", "insert into sandbox.t select id, item from shop.orders",
-		"create view sandbox.v as select card_number from shop.payments", "create temp table mine as select * from shop.payments",
+		"create view sandbox.v as select card_number from shop.payments", "create materialized view sandbox.mv as select reverse(card_number) as c from shop.payments", "refresh materialized view sandbox.m",
+		"create temp table mine as select * from shop.payments",
 		"begin; update shop.payments set card_number = '0', note = 'x' where card_number = '1'; rollback",
 		"begin; insert into shop.payments (id, customer_id, card_number, amount) values (99, 1, '4111 1111 1111 1111', 1) returning id; rollback",
 		"begin; create table sandbox.fresh (id int); insert into sandbox.fresh select id from shop.orders; rollback",
@@ -311,8 +310,10 @@ func TestValuesStayWhereTheyAreMasked(t *testing.T) {
 			t.Errorf("%s: %s", sql, got)
 		}
 	}
-	if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, "select card_number from sandbox.v"); cardLeaks(got) || got == "" {
-		t.Errorf("a view: %s", got)
+	for _, sql := range []string{"select card_number from sandbox.v", "select c from sandbox.mv", "select card_number || '' from sandbox.m"} { // followed to what they are made of
+		if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, sql); cardLeaks(got) || !strings.Contains(got, "1") && !strings.Contains(got, "[masked]") {
+			t.Errorf("%s: %s", sql, got)
+		}
 	}
 	// Who may see them may store them.
 	w.setMasks()
@@ -335,11 +336,12 @@ func TestOperatorsRunFunctions(t *testing.T) {
 	}
 	rules := w.decide
 	w.set(func() {
+		w.revision++
 		w.decide = func(in policy.Input) policy.Decision {
 			if len(in.Action.Accesses) > 0 && in.Action.Accesses[0] == (flow.Access{Verb: flow.Call, Resource: "function:sandbox.f"}) {
 				return policy.Decision{Verdict: flow.Allow, Rule: "call"}
 			}
-			return rules(in)
+			return unkept(rules(in))
 		}
 	})
 	if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, "select ### 1"); cardLeaks(got) || got != "[masked]" {

@@ -48,7 +48,8 @@ var (
 )
 
 func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta.Statement, error) {
-	st := &sqlmeta.Statement{Text: text, Names: map[string]struct{}{}, Star: strings.Contains(text, "*")}
+	st := &sqlmeta.Statement{Text: text, Rows: true, Names: map[string]struct{}{}}
+	star := strings.Contains(text, "*")
 	words := strings.Fields(strings.ToLower(text))
 	st.Tag = strings.ToUpper(words[0])
 	for _, n := range fakeNames.FindAllString(strings.ToLower(text), -1) {
@@ -73,6 +74,7 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		}
 		st.Reads = append(st.Reads, read)
 		st.Accesses = append(st.Accesses, flow.Access{Verb: verb, Resource: schema + "." + name})
+		fakeLineage(st, c, c.Relation(schema, name), star)
 	}
 	ef := &st.Effects
 	switch words[0] {
@@ -108,6 +110,7 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		if err != nil {
 			return nil, err
 		}
+		in.Text = text
 		ef.Prepare, ef.Inner = words[1], in
 		st.Accesses = in.Accesses
 	case "execute":
@@ -118,13 +121,14 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		if in == nil {
 			return unreadable(text, "unknown prepared statement"), nil
 		}
-		st.Accesses, st.Reads, st.Names, st.Star, st.Copy = in.Accesses, in.Reads, in.Names, in.Star, in.Copy
+		st.Accesses, st.Reads, st.Names, st.All, st.Output, st.Copy = in.Accesses, in.Reads, in.Names, in.All, in.Output, in.Copy
 	case "declare":
 		inner := strings.SplitN(text, " FOR ", 2)
 		in, err := fakeStatement(inner[1], s, c)
 		if err != nil {
 			return nil, err
 		}
+		in.Text = text
 		ef.DeclareCursor, ef.Inner = words[1], in
 		st.Accesses = in.Accesses
 	case "fetch":
@@ -132,7 +136,7 @@ func fakeStatement(text string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta
 		if in == nil {
 			return unreadable(text, "unknown cursor"), nil
 		}
-		st.Accesses, st.Reads, st.Names, st.Star, st.Copy = in.Accesses, in.Reads, in.Names, in.Star, in.Copy
+		st.Accesses, st.Reads, st.Names, st.All, st.Output, st.Copy = in.Accesses, in.Reads, in.Names, in.All, in.Output, in.Copy
 	case "copy":
 		fakeCopy(st, text, words, c)
 	}
@@ -151,6 +155,9 @@ func fakeCopy(st *sqlmeta.Statement, text string, words []string, c *sqlmeta.Cat
 		st.Copy.OID, st.Copy.Schema, st.Copy.Relation = r.OID, r.Schema, r.Name
 		if rel := c.Relation(r.Schema, r.Name); rel != nil {
 			st.Copy.Columns = rel.Columns
+			for i, name := range rel.Columns {
+				st.Output = append(st.Output, sqlmeta.Output{Name: name, Lineage: sqlmeta.Lineage{Plain: true, Columns: []sqlmeta.Column{fakeColumn(rel, i)}}})
+			}
 		}
 	}
 	verb := flow.CopyOut
@@ -160,4 +167,25 @@ func fakeCopy(st *sqlmeta.Statement, text string, words []string, c *sqlmeta.Cat
 	for i := range st.Accesses {
 		st.Accesses[i].Verb = verb
 	}
+}
+
+// fakeLineage lets every column of the result carry whatever is mentioned.
+func fakeLineage(st *sqlmeta.Statement, c *sqlmeta.Catalog, rel *sqlmeta.Relation, star bool) {
+	if rel == nil {
+		st.All.Unknown = "a relation that the catalogue does not have"
+		return
+	}
+	for _, b := range rel.BaseColumns {
+		base := c.Relations[b.Relation]
+		st.All.Columns = append(st.All.Columns, fakeColumn(base, int(b.Attr)-1))
+	}
+	for i, name := range rel.Columns {
+		if _, ok := st.Names[name]; ok || star {
+			st.All.Columns = append(st.All.Columns, fakeColumn(rel, i))
+		}
+	}
+}
+
+func fakeColumn(r *sqlmeta.Relation, i int) sqlmeta.Column {
+	return sqlmeta.Column{ColumnID: sqlmeta.ColumnID{Relation: r.OID, Attr: int16(i + 1)}, Schema: r.Schema, Table: r.Name, Name: r.Columns[i]}
 }

@@ -28,41 +28,39 @@ type maskSet struct {
 	// not.
 	byColumn  bool
 	columns   map[sqlmeta.ColumnID]columnMask
-	relations map[uint32]map[string]struct{} // relation -> names of its masked columns
-	tainted   map[uint32]bool                // views that read masked columns
-	resources map[string]struct{}            // relations and tainted views as accesses name them
-	whole     mask.Method                    // of a column that may carry a masked one
-	names     []string                       // of the masks with columns, in quotes
-	doubt     *doubt                         // set in the copies that under makes
+	relations map[uint32][]sqlmeta.ColumnID // relation -> its masked columns
+	tainted   map[uint32]bool               // views that read masked columns
+	resources map[string]struct{}           // relations and tainted views as accesses name them
+	policies  []*policy.Mask                // those with columns
+	whole     mask.Method                   // of a column that may carry any masked one
+	doubt     *doubt                        // set in the copies that under makes
 }
 
 // columnMask is how one column is masked.
 type columnMask struct {
 	name   string // schema.table.column
 	method mask.Method
+	masks  []*policy.Mask
 }
 
 // any reports whether anything at all may have to be masked.
 func (m *maskSet) any() bool { return m != nil && (m.byColumn || m.set != nil) }
 
+// newMaskSet makes the set of a principal's masks in a database.
 func newMaskSet(config *MaskConfig, masks []*policy.Mask, cat *sqlmeta.Catalog) (*maskSet, error) {
-	m := &maskSet{config: config, catalog: cat, whole: mask.Redact, columns: make(map[sqlmeta.ColumnID]columnMask),
-		relations: make(map[uint32]map[string]struct{}), tainted: make(map[uint32]bool), resources: make(map[string]struct{})}
+	m, err := newColumnMasks(masks, cat)
+	if err != nil {
+		return nil, err
+	}
+	m.config = config
 	var rules []mask.Rule
-	methods := make([]mask.Method, len(masks))
-	for i, p := range masks {
+	for _, p := range masks {
 		method, err := mask.ParseMethod(p.With)
 		if err != nil {
 			return nil, err
 		}
-		methods[i] = method
 		for _, d := range p.Detect {
 			rules = append(rules, mask.Rule{Detector: d, Method: method})
-		}
-		if len(p.Columns) > 0 {
-			m.byColumn = true
-			m.addName(p.Name)
-			m.whole = mask.Strictest(m.whole, method)
 		}
 	}
 	if len(rules) > 0 {
@@ -70,11 +68,29 @@ func newMaskSet(config *MaskConfig, masks []*policy.Mask, cat *sqlmeta.Catalog) 
 		if config.Custom != nil {
 			custom = config.Custom()
 		}
-		set, err := mask.Compile(rules, custom, config.Key)
+		if m.set, err = mask.Compile(rules, custom, config.Key); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// newColumnMasks is the part of the set that names columns.
+func newColumnMasks(masks []*policy.Mask, cat *sqlmeta.Catalog) (*maskSet, error) {
+	m := &maskSet{catalog: cat, whole: mask.Redact, columns: make(map[sqlmeta.ColumnID]columnMask),
+		relations: make(map[uint32][]sqlmeta.ColumnID), tainted: make(map[uint32]bool), resources: make(map[string]struct{})}
+	methods := make([]mask.Method, len(masks))
+	for i, p := range masks {
+		method, err := mask.ParseMethod(p.With)
 		if err != nil {
 			return nil, err
 		}
-		m.set = set
+		methods[i] = method
+		if len(p.Columns) > 0 {
+			m.byColumn = true
+			m.policies = append(m.policies, p)
+			m.whole = mask.Strictest(m.whole, method)
+		}
 	}
 	if m.byColumn && cat != nil {
 		m.match(masks, methods)
@@ -93,33 +109,41 @@ func (m *maskSet) match(masks []*policy.Mask, methods []mask.Method) {
 			}
 			for k, p := range masks {
 				if p.MatchColumn(r.Schema, r.Name, column) {
-					m.add(r, sqlmeta.ColumnID{Relation: r.OID, Attr: int16(i + 1)}, methods[k])
+					m.add(r, sqlmeta.ColumnID{Relation: r.OID, Attr: int16(i + 1)}, p, methods[k])
 				}
 			}
 		}
 	}
 }
 
-// add masks a column and its namesakes in the relation's family.
-func (m *maskSet) add(r *sqlmeta.Relation, id sqlmeta.ColumnID, method mask.Method) {
-	have, known := m.columns[id]
-	if known && mask.Strictest(have.method, method) == have.method {
+// add masks a column, its namesakes in the relation's family, and what the table
+// itself computes from it.
+func (m *maskSet) add(r *sqlmeta.Relation, id sqlmeta.ColumnID, p *policy.Mask, method mask.Method) {
+	have := m.columns[id]
+	if slices.Contains(have.masks, p) && mask.Strictest(have.method, method) == have.method {
 		return
 	}
 	column := r.Columns[id.Attr-1]
-	m.columns[id] = columnMask{r.Schema + "." + r.Name + "." + column, mask.Strictest(have.method, method)}
-	if m.relations[r.OID] == nil {
-		m.relations[r.OID] = make(map[string]struct{})
+	if have.masks == nil {
+		m.relations[r.OID] = append(m.relations[r.OID], id)
 		m.resources[resourceName(r.Schema, r.Name)] = struct{}{}
 	}
-	m.relations[r.OID][column] = struct{}{}
+	if !slices.Contains(have.masks, p) {
+		have.masks = append(slices.Clip(have.masks), p)
+	}
+	m.columns[id] = columnMask{r.Schema + "." + r.Name + "." + column, mask.Strictest(have.method, method), have.masks}
 	for _, oid := range slices.Concat(r.Children, r.Parents) {
 		kin := m.catalog.Relations[oid]
 		if kin == nil {
 			continue
 		}
 		if i := slices.Index(kin.Columns, column); i >= 0 {
-			m.add(kin, sqlmeta.ColumnID{Relation: oid, Attr: int16(i + 1)}, method)
+			m.add(kin, sqlmeta.ColumnID{Relation: oid, Attr: int16(i + 1)}, p, method)
+		}
+	}
+	for i, from := range r.GeneratedFrom {
+		if r.Columns[i] != "" && (slices.Contains(from, id.Attr) || slices.Contains(from, 0)) {
+			m.add(r, sqlmeta.ColumnID{Relation: r.OID, Attr: int16(i + 1)}, p, mask.Strictest(mask.Redact, method))
 		}
 	}
 }
@@ -139,41 +163,64 @@ func (m *maskSet) taint() {
 	}
 }
 
-// carries reports whether data of a masked column can be in a result column about
-// which the server says nothing.
-func (m *maskSet) carries(st *sqlmeta.Statement) bool {
+// lineage is how a value that can carry these columns is masked: by the strictest mask
+// of all of them. What is computed from a masked column shows nothing of it: the last
+// four digits of a reversed number are its first.
+func (m *maskSet) lineage(l *sqlmeta.Lineage) maskInfo {
+	var info maskInfo
 	if !m.byColumn {
-		return false
+		return info
 	}
-	if st == nil || (st.Opaque && len(m.columns) > 0) {
-		return true
-	}
-	for i := range st.Reads {
-		r := &st.Reads[i]
-		rel := m.find(r)
-		if rel == nil {
-			if systemSchema(r.Schema) {
-				continue
-			}
-			return true // newer than the catalogue
-		}
-		if m.tainted[rel.OID] {
-			return true
-		}
-		names := m.relations[rel.OID]
-		if names == nil {
+	for _, c := range l.Columns {
+		masked, ok := m.masked(c)
+		if !ok {
 			continue
 		}
-		if st.Star || r.DependsOnViews {
-			return true
+		method := masked.method
+		if !l.Plain || c.Name == "" {
+			info.computed = true
+			method = mask.Strictest(mask.Redact, method)
 		}
-		for n := range names {
-			if _, ok := st.Names[n]; ok {
-				return true
-			}
+		if info.method == 0 || mask.Strictest(info.method, method) != info.method {
+			info.name, info.method, info.source, info.masks = masked.name, method, sourceLineage, masked.masks
 		}
 	}
-	return false
+	if l.Unknown != "" && (len(m.columns) > 0 || m.catalog == nil) {
+		info.method, info.source, info.computed = mask.Strictest(info.method, m.whole), sourceUnresolved, true
+	}
+	return info
+}
+
+// masked is the mask of a column, or of any column of a whole row.
+func (m *maskSet) masked(c sqlmeta.Column) (columnMask, bool) {
+	switch {
+	case c.Relation == 0:
+		return m.maskedByName(c)
+	case c.Attr != 0:
+		found, ok := m.columns[c.ColumnID]
+		return found, ok
+	}
+	var out columnMask
+	for _, id := range m.relations[c.Relation] {
+		one := m.columns[id]
+		out = columnMask{one.name, mask.Strictest(out.method, one.method), slices.Concat(out.masks, one.masks)}
+	}
+	return out, out.masks != nil
+}
+
+// maskedByName is for relations that the catalogue does not have, where none can be
+// asked.
+func (m *maskSet) maskedByName(c sqlmeta.Column) (columnMask, bool) {
+	out := columnMask{name: c.String()}
+	for _, p := range m.policies {
+		if c.Name == "" || !p.MatchColumn(c.Schema, c.Table, c.Name) {
+			continue
+		}
+		if method, err := mask.ParseMethod(p.With); err == nil {
+			out.method, out.masks = mask.Strictest(out.method, method), append(out.masks, p)
+		}
+	}
+	return out, out.masks != nil
 }
 
 // touches reports whether a statement has to do with a relation that has masked

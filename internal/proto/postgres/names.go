@@ -15,6 +15,7 @@ type prepared struct {
 	bytes    int64
 	analysis analysis
 	reading  reading // how the server has read the text
+	within   bool    // it stands within the text: PREPARE, DECLARE
 }
 
 // analysis is a statement as it was understood under one state of the session.
@@ -42,6 +43,7 @@ type portal struct {
 	describing uint64
 	generation uint64 // of settings at Bind: the plan was made under it
 	hold       bool   // a cursor that may outlive its transaction
+	ran        bool   // an Execute of it was forwarded: another one goes on with its rows
 }
 
 func (p *portal) size() int64 {

@@ -27,5 +27,23 @@ type PreviewColumn struct {
 // PreviewMasks says what masks do to a statement that was analysed under a catalogue;
 // the catalogue may be nil.
 func PreviewMasks(masks []*policy.Mask, cat *sqlmeta.Catalog, st *sqlmeta.Statement) (Preview, error) {
-	return Preview{}, nil
+	m, err := newColumnMasks(masks, cat)
+	if err != nil {
+		return Preview{}, err
+	}
+	var p Preview
+	p.Refused, p.Spends = m.obliges(st)
+	list := st.Output
+	if list == nil && !st.All.Empty() {
+		list = []sqlmeta.Output{{Lineage: st.All}}
+	}
+	for i := range list {
+		info := m.lineage(&list[i].Lineage)
+		c := PreviewColumn{Name: list[i].Name, Carries: list[i].Describe(), Method: info.method.String(), Source: info.source}
+		if len(info.masks) > 0 {
+			c.Mask = info.masks[0].Name
+		}
+		p.Columns = append(p.Columns, c)
+	}
+	return p, nil
 }

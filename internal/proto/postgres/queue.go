@@ -55,10 +55,8 @@ type act struct {
 	stmt   *sqlmeta.Statement
 	// reading is how the server has read the statement's text.
 	reading reading
-	// copied are the columns of COPY (query) TO; nil: unknown.
-	copied []Column
-	open   bool
-	rows   int64 // counted by the tags of statements that nobody could read
+	open    bool
+	rows    int64 // counted by the tags of statements that nobody could read
 }
 
 // current is the statement that runs just now, nil when there is none.

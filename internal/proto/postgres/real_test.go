@@ -79,14 +79,6 @@ func newRealWorld(t testing.TB) *world {
 			d, err := cache.Defaults(ctx, key(g))
 			return Defaults{d.SearchPath, d.Role}, err
 		}
-		c.Describe = func(ctx context.Context, g session.Grant, path []string, q string) ([]Column, error) {
-			fields, err := cache.Describe(ctx, key(g), path, q)
-			out := make([]Column, len(fields))
-			for i, f := range fields {
-				out[i] = Column{Name: f.Name, Relation: f.Relation, Attr: f.Attr, Type: f.Type}
-			}
-			return out, err
-		}
 	})
 	w.set(func() {
 		w.decide = set.Decide
@@ -166,10 +158,10 @@ func TestRealMasks(t *testing.T) {
 		{"select row_to_json(p) from shop.payments p where id = 1", "masked"},
 		{"select array_agg(card_number) from shop.payments where id = 1", "<nil>"},
 		{"with x as (select card_number as y from shop.payments where id = 1) select y || '' from x", "[masked]"},
-		{"select card_number from shop.payments where id = 1 union select card_number from shop.payments where id = 1", "[masked]"},
+		{"select card_number from shop.payments where id = 1 union all select card_number from shop.payments where id = 1", "**** **** **** 1111"},
 		{"table shop.payments limit 1", "*"},
-		{"select max(encode(card_number::bytea, 'hex')) from shop.payments", "[masked]"},
-		{"select (select card_number from shop.payments where id = 1)", "[masked]"},
+		{"select max(encode(sha256(card_number::bytea), 'hex')) from shop.payments", "a calculation that can fail"},
+		{"select (select card_number from shop.payments where id = 1)", "**** **** **** 1111"},
 		{"select note from shop.payments where id = 4", "paid with card ****-****-****-1117"},
 		{"select count(*) from shop.payments", "10"},
 		{"select id, amount from shop.payments where id = 1", "1"},
@@ -198,7 +190,7 @@ func TestRealMasks(t *testing.T) {
 	}
 	// Errors and cursors.
 	for _, sql := range []string{"select card_number::int from shop.payments", "select 1/(length(card_number)-19) from shop.payments"} {
-		if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, sql); leaks(got) || !strings.HasPrefix(got, "22") {
+		if got := rowsOf(t, c, pgx.QueryExecModeSimpleProtocol, sql); leaks(got) || !strings.HasPrefix(got, "42501 weir: mask \"cards\"") {
 			t.Errorf("%s gave %q", sql, got)
 		}
 	}

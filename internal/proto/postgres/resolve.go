@@ -20,7 +20,6 @@ type resolved struct {
 	stmts      []*sqlmeta.Statement
 	loose      bool // unreadable: stmts has one that stands for all
 	named      bool // it rests on prepared statements or cursors
-	copied     [][]Column
 	catalog    *sqlmeta.Catalog
 	generation uint64
 	reading    reading
@@ -38,13 +37,6 @@ func (r *resolved) statement(i int) *sqlmeta.Statement {
 	return emptyStatement
 }
 
-func (r *resolved) copiedBy(i int) []Column {
-	if i < len(r.copied) {
-		return r.copied[i]
-	}
-	return nil
-}
-
 func (r *resolved) analysis() analysis {
 	a := analysis{catalog: r.catalog, generation: r.generation, named: r.named}
 	if len(r.stmts) == 1 && !r.loose {
@@ -60,9 +52,9 @@ var emptyStatement = &sqlmeta.Statement{}
 
 // unreadable is a statement about which nothing is known.
 func unreadable(text, problem string) *sqlmeta.Statement {
-	return &sqlmeta.Statement{Text: text, Problem: problem, Opaque: true, Star: true,
-		Accesses: []flow.Access{{Verb: flow.Unknown}},
-		Effects:  sqlmeta.Effects{UnsureSearchPath: true, ChangesCatalogue: true}}
+	return &sqlmeta.Statement{Text: text, Problem: problem, Opaque: true, Rows: true,
+		Accesses: []flow.Access{{Verb: flow.Unknown}}, All: sqlmeta.Lineage{Unknown: problem},
+		Effects: sqlmeta.Effects{UnsureSearchPath: true, ChangesCatalogue: true}}
 }
 
 // resolver makes the function that finds out what a message asks for. It runs
@@ -99,7 +91,6 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 			return s.executed(a.portal), &s.out
 		}
 		s.analyse(a.text)
-		s.describeCopies()
 		return s.actions(size, nil, nil), &s.out
 	}
 }
@@ -160,6 +151,14 @@ func (s *resolving) lookups() sqlmeta.Session {
 	return out
 }
 
+// meant is the statement of the text that the name stands for.
+func (p *prepared) meant(st *sqlmeta.Statement) *sqlmeta.Statement {
+	if p.within && st.Problem == "" {
+		return st.Effects.Inner
+	}
+	return st
+}
+
 // maxDepth bounds prepared statements that execute prepared statements.
 const maxDepth = 8
 
@@ -188,7 +187,7 @@ func (s *resolving) current(p *prepared) *sqlmeta.Statement {
 	if len(stmts) > 1 {
 		return nil
 	}
-	return stmts[0]
+	return p.meant(stmts[0])
 }
 
 // analyse finds the statements of a text.
@@ -306,24 +305,6 @@ func (s *resolving) checkSettings(st *sqlmeta.Statement) {
 	}
 }
 
-// describeCopies finds the columns of each COPY (query) TO.
-func (s *resolving) describeCopies() {
-	for i, st := range s.out.stmts {
-		if st.Copy == nil || st.Copy.In || st.Copy.Query == "" {
-			continue
-		}
-		if s.out.copied == nil {
-			s.out.copied = make([][]Column, len(s.out.stmts))
-		}
-		if !s.session.Certain || s.moved || s.changed || s.settings.seesMore() {
-			continue // Weir's own connection may find other relations under the names
-		}
-		if cols, err := s.cfg.Describe(s.ctx, s.grant, s.session.SearchPath, st.Copy.Query); err == nil {
-			s.out.copied[i] = cols
-		}
-	}
-}
-
 // executed finds out what running a portal does.
 func (s *resolving) executed(p *portal) []*flow.Action {
 	if p.generation != s.out.generation {
@@ -345,8 +326,11 @@ func (s *resolving) executed(p *portal) []*flow.Action {
 		s.out.loose = true
 	}
 	s.checkSettings(st)
-	s.describeCopies()
-	return s.actions(p.prep.bytes+p.bytes, p.params, p.digest)
+	acts := s.actions(p.prep.bytes+p.bytes, p.params, p.digest)
+	if p.ran { // it goes on with rows of the same tests
+		acts[0].Spends = nil
+	}
+	return acts
 }
 
 // firstUserOID is FirstNormalObjectId (access/transam.h): objects below it are the
@@ -356,7 +340,7 @@ const firstUserOID = 16384
 // functionCall is the action of a FunctionCall message.
 func (s *resolving) functionCall(c call, size int64) []*flow.Action {
 	name := s.out.catalog.FunctionName(c.function)
-	st := &sqlmeta.Statement{Text: fmt.Sprintf("function call of OID %d", c.function), Opaque: true}
+	st := &sqlmeta.Statement{Text: fmt.Sprintf("function call of OID %d", c.function), Opaque: true, All: sqlmeta.Lineage{Unknown: "a function call"}}
 	st.Effects.UnsureSearchPath = c.function >= firstUserOID || name == "pg_catalog.set_config"
 	if name == "" {
 		st.Problem = fmt.Sprintf("function OID %d is not in the catalogue", c.function)
@@ -378,12 +362,11 @@ func (s *resolving) actions(size int64, params []string, bound []byte) []*flow.A
 		stmts = []*sqlmeta.Statement{emptyStatement}
 	}
 	out := make([]*flow.Action, len(stmts))
+	masks := s.hides(s.out.catalog)
 	for i, st := range stmts {
 		a := &flow.Action{Accesses: st.Accesses, Functions: st.Functions, Problem: st.Problem,
-			Params: params, Text: recorded(st.Text), Bytes: size, Digest: digest(st.Text, bound)}
-		if len(st.Stored) > 0 {
-			a.Forbidden = s.hides(s.out.catalog).forbids(st)
-		}
+			Languages: st.Languages, SecurityDefiner: st.SecurityDefiner, Columns: st.Uses, Params: params, Text: recorded(st.Text), Bytes: size, Digest: digest(st.Text, bound)}
+		a.Forbidden, a.Spends = masks.obliges(st)
 		if len(stmts) > 1 {
 			a.Bytes = int64(len(st.Text))
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgproto3/v2"
 
 	"github.com/weirproxy/weir/internal/mask"
+	"github.com/weirproxy/weir/internal/policy"
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/internal/sqlmeta"
 	"github.com/weirproxy/weir/pkg/auditlog"
@@ -15,6 +16,7 @@ import (
 // Sources of a mask (contract, section 4).
 const (
 	sourceOrigin     = "origin"
+	sourceLineage    = "lineage"
 	sourceDetector   = "detector"
 	sourceUnresolved = "unresolved"
 )
@@ -28,9 +30,11 @@ type plan struct {
 
 // maskInfo is how a column's masks are recorded.
 type maskInfo struct {
-	name   string
-	method mask.Method
-	source string
+	name     string
+	method   mask.Method
+	source   string
+	computed bool           // the value is made from masked ones: that it is NULL tells about them
+	masks    []*policy.Mask // that decided
 }
 
 // rowColumns reads a RowDescription.
@@ -49,24 +53,18 @@ func rowColumns(body []byte) ([]Column, error) {
 // newPlan makes the plan of a result; nil when nothing in it has to be looked at.
 func (m *maskSet) newPlan(columns []Column, st *sqlmeta.Statement) *plan {
 	p := &plan{columns: make([]*mask.Column, len(columns)), infos: make([]maskInfo, len(columns)), set: m.set}
-	carries, asked := false, false
 	active := false
 	for i := range columns {
 		c := &columns[i]
-		info, known := m.origin(c, st)
-		if !known {
-			if !asked {
-				carries, asked = m.carries(st) && !explains(st), true
-			}
-			if carries {
-				info.method, info.source = m.whole, sourceUnresolved
-			}
-		}
+		info := m.origin(c, i, len(columns), st)
 		if info.name == "" {
 			info.name = c.Name
 		}
 		p.infos[i] = info
 		p.columns[i] = mask.NewColumn(m.class(c.Type), c.Format, info.method, m.config.Key, m.set)
+		if info.computed {
+			p.columns[i].HideNulls()
+		}
 		active = active || !p.columns[i].Idle()
 	}
 	if !active {
@@ -75,46 +73,45 @@ func (m *maskSet) newPlan(columns []Column, st *sqlmeta.Statement) *plan {
 	return p
 }
 
-// explains reports a plain EXPLAIN: its rows are the planner's words about the
-// statement, not data.
-func explains(st *sqlmeta.Statement) bool {
-	return st != nil && st.Tag == "EXPLAIN" && !st.Opaque
-}
-
-// origin decides a column by what the server says about where it comes from; known
-// is false when that says nothing.
-func (m *maskSet) origin(c *Column, st *sqlmeta.Statement) (info maskInfo, known bool) {
+// origin decides the column at a position of a result: by what the server says about
+// where it comes from, as far as that is a table's column, else by the statement's
+// lineage.
+func (m *maskSet) origin(c *Column, position, n int, st *sqlmeta.Statement) maskInfo {
 	if !m.byColumn {
-		return info, true
+		return maskInfo{}
 	}
-	if c.Relation == 0 || c.Attr == 0 {
-		return info, false
+	if c.Relation != 0 && c.Attr < 0 {
+		return maskInfo{} // a system column
 	}
-	if c.Attr < 0 {
-		return info, true // a system column
-	}
-	var r *sqlmeta.Relation
-	if m.catalog != nil {
-		r = m.catalog.Relations[c.Relation]
-	}
-	id := sqlmeta.ColumnID{Relation: c.Relation, Attr: c.Attr}
-	if masked, ok := m.columns[id]; ok {
-		return maskInfo{masked.name, masked.method, sourceOrigin}, true
+	if c.Relation != 0 && c.Attr > 0 {
+		var r *sqlmeta.Relation
+		if m.catalog != nil {
+			r = m.catalog.Relations[c.Relation]
+		}
+		switch {
+		case r == nil || int(c.Attr) > len(r.Columns) || r.Columns[c.Attr-1] == "":
+			return maskInfo{name: c.Name, method: m.whole, source: sourceUnresolved, computed: true} // newer than the catalogue
+		case m.doubt.of(r.Name) && len(m.columns) > 0:
+			return maskInfo{name: r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1], method: m.whole, source: sourceUnresolved, computed: true}
+		case r.Kind != 'v' && r.Kind != 'm':
+			masked, ok := m.columns[sqlmeta.ColumnID{Relation: c.Relation, Attr: c.Attr}]
+			if !ok {
+				return maskInfo{name: r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]}
+			}
+			return maskInfo{name: masked.name, method: masked.method, source: sourceOrigin, masks: masked.masks}
+		}
 	}
 	switch {
-	case r == nil || int(c.Attr) > len(r.Columns) || r.Columns[c.Attr-1] == "":
-		return maskInfo{c.Name, m.whole, sourceUnresolved}, true // newer than the catalogue
-	case m.doubt.of(r.Name) && len(m.columns) > 0:
-		return maskInfo{r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1], m.whole, sourceUnresolved}, true
-	case r.Kind == 'v' || r.Kind == 'm':
-		info.name = r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]
-		if m.tainted[r.OID] || (st != nil && st.Opaque && len(m.columns) > 0) {
-			info.method, info.source = m.whole, sourceUnresolved
-		}
-	default:
-		info.name = r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]
+	case st == nil || !st.Rows:
+		return m.lineage(&sqlmeta.Lineage{Unknown: "weir did not see the statement"})
+	case len(st.Output) == n:
+		return m.lineage(&st.Output[position].Lineage)
 	}
-	return info, true
+	l := st.All
+	if l.Plain = l.Empty(); st.Output != nil {
+		l.Unknown = "the server returns other columns than the statement's text shows"
+	}
+	return m.lineage(&l)
 }
 
 // class is what is known of a type. Of a user's type that the catalogue does not
@@ -227,7 +224,7 @@ func (p *plan) appendRow(dst, body []byte) (out []byte, changed bool, err error)
 			return dst, false, fmt.Errorf("DataRow: %w", errMalformed)
 		}
 		end := value + int(max(n, 0))
-		if n >= 0 && !c.Idle() {
+		if !c.Idle() {
 			if dst, mark, done, err = appendValue(dst, body, c, mark, done, at, value, end); err != nil {
 				return dst, false, err
 			}
@@ -251,7 +248,12 @@ func appendValue(dst, body []byte, c *mask.Column, mark, done, at, value, end in
 	}
 	dst = append(dst, body[done:value]...)
 	start := len(dst)
-	dst, result := c.AppendMasked(dst, body[value:end])
+	result := mask.Unchanged
+	if int32(binary.BigEndian.Uint32(body[at:])) < 0 {
+		dst, result = c.AppendNull(dst)
+	} else {
+		dst, result = c.AppendMasked(dst, body[value:end])
+	}
 	switch result {
 	case mask.Unchanged:
 		return dst[:begin], oldMark, done, nil
@@ -283,7 +285,7 @@ func (e *Engine) maskCall(frame []byte, inPlace bool, out *session.Output) error
 	if h.format == mask.TextFormat {
 		class = mask.Text
 	}
-	info := maskInfo{"function call", method, sourceUnresolved}
+	info := maskInfo{name: "function call", method: method, source: sourceUnresolved}
 	p := &plan{columns: []*mask.Column{mask.NewColumn(class, h.format, method, h.masks.config.Key, h.masks.set)}, infos: []maskInfo{info}, set: h.masks.set}
 	if n >= 0 && !p.columns[0].Idle() {
 		value, result := p.columns[0].AppendMasked(nil, body[4:])

@@ -391,13 +391,7 @@ func testEngine(t testing.TB, w *world, g *session.Gate, grant session.Grant) *d
 		t.Fatal(err)
 	}
 	c := &Config{Analyze: fakeAnalyze, Catalog: func(context.Context, session.Grant) (*sqlmeta.Catalog, error) { return w.cat(), nil },
-		Invalidate: func(session.Grant) {}, Masks: MaskConfig{Key: key}, Log: quiet(),
-		Describe: func(_ context.Context, _ session.Grant, _ []string, query string) ([]Column, error) {
-			if strings.Contains(query, "card") {
-				return []Column{{Name: "card", Relation: 20001, Attr: 2, Type: 25}}, nil
-			}
-			return nil, errors.New("no description")
-		}}
+		Invalidate: func(session.Grant) {}, Masks: MaskConfig{Key: key}, Log: quiet()}
 	e := NewEngine(EngineConfig{Config: c, Grant: grant, Database: "postgres", Defaults: Defaults{"public", "postgres"},
 		Parameters: map[string]string{"client_encoding": "UTF8", "standard_conforming_strings": "on"}, Status: 'I'})
 	return &driver{engine: e, gate: g}

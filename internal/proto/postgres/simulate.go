@@ -20,7 +20,7 @@ func (m *simulation) complete(s *resolving, st *sqlmeta.Statement) {
 	ef := &st.Effects
 	m.settings.complete(ef, "")
 	inner := func() *prepared {
-		p := &prepared{analysis: analysis{generation: noGeneration}, reading: s.out.reading}
+		p := &prepared{analysis: analysis{generation: noGeneration}, reading: s.out.reading, within: true}
 		if ef.Inner != nil {
 			p.text = ef.Inner.Text
 		}
@@ -90,5 +90,5 @@ func (m *simulation) current(s *resolving, p *prepared, session sqlmeta.Session)
 	if len(stmts) != 1 {
 		return nil
 	}
-	return stmts[0]
+	return p.meant(stmts[0])
 }

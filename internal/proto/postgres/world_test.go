@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -44,6 +43,7 @@ type world struct {
 	masks    []*policy.Mask
 	catalog  *sqlmeta.Catalog
 	revision int
+	budgets  endless
 }
 
 // newWorld starts weir in front of the server that url names.
@@ -59,9 +59,6 @@ func newWorld(t testing.TB, url string, change func(*Config)) *world {
 		Analyze:    fakeAnalyze,
 		Catalog:    func(context.Context, session.Grant) (*sqlmeta.Catalog, error) { return w.cat(), nil },
 		Invalidate: func(session.Grant) {},
-		Describe: func(context.Context, session.Grant, []string, string) ([]Column, error) {
-			return nil, errors.New("not here")
-		},
 		Defaults: func(context.Context, session.Grant) (Defaults, error) {
 			return Defaults{"public", "postgres"}, nil
 		},
@@ -78,7 +75,7 @@ func newWorld(t testing.TB, url string, change func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.server = session.New(session.Config{Node: "test", Identify: w, Policy: func() session.Policy { return w }, Record: w,
+	w.server = session.New(session.Config{Node: "test", Identify: w, Policy: func() session.Policy { return w }, Record: w, Budgets: &w.budgets,
 		Login:    func(string, *flow.Principal) (string, bool) { return "postgres", true },
 		Handlers: map[flow.Protocol]session.Handler{flow.Postgres: h}, Now: time.Now, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	if w.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -94,6 +91,29 @@ func newWorld(t testing.TB, url string, change func(*Config)) *world {
 		w.flows.Wait()
 	})
 	return w
+}
+
+// unkept is a decision that rests on more than rules do, so that no gate keeps it.
+func unkept(d policy.Decision) policy.Decision {
+	d.Rests = 0
+	return d
+}
+
+// endless are budgets that are never used up, and the log of what was taken.
+type endless struct {
+	mu    sync.Mutex
+	taken []flow.Spend
+}
+
+func (e *endless) Take(_ *flow.Principal, spends []flow.Spend) (left []int, short int, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.taken = append(e.taken, spends...)
+	return e.Look(nil, spends)
+}
+
+func (e *endless) Look(_ *flow.Principal, spends []flow.Spend) (left []int, short int, err error) {
+	return make([]int, len(spends)), -1, nil
 }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
