@@ -207,6 +207,9 @@ type outcome struct {
 	took    time.Duration
 }
 
+// lasting are statements that change a session beyond its transaction.
+var lasting = regexp.MustCompile(`(?i)advisory|set_config|setseed|^set |listen|pl_setting|dblink`)
+
 // spy keeps one session for each person, side and road, for cases of one statement.
 type spy struct {
 	t    *testing.T
@@ -220,7 +223,7 @@ func (s *spy) run(c *sqlCase, who string, way *way, side int, isDirect bool) out
 		r.startup = []string{name, value}
 	}
 	key := fmt.Sprint(r.who, side, isDirect)
-	keep := c.single() && r.startup == nil
+	keep := c.single() && r.startup == nil && !lasting.MatchString(c.steps[0].sql)
 	if keep {
 		r.reusable = s.pool[key]
 	}

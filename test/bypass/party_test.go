@@ -38,6 +38,10 @@ func (w *party) makeVaults() error {
 	if _, err := w.psql("postgres", "CREATE DATABASE "+sides[1]+" TEMPLATE "+sides[0]); err != nil {
 		return err
 	}
+	// What waits for somebody else's lock would wait for ever.
+	if _, err := w.psql("postgres", "ALTER DATABASE vault_l SET lock_timeout = '2s'; ALTER DATABASE vault_r SET lock_timeout = '2s'"); err != nil {
+		return err
+	}
 	last, err := w.psql(sides[0], "SELECT max(oid::bigint) FROM (SELECT oid FROM pg_class UNION ALL SELECT oid FROM pg_type UNION ALL SELECT oid FROM pg_proc) x")
 	if err != nil {
 		return err
