@@ -289,9 +289,12 @@ func (c *Cache) read(ctx context.Context, e *entry, connect func() (*pgconn.PgCo
 	c.version++
 	n := c.version
 	c.mu.Unlock()
-	if cat, err = load(ctx, conn, n); err != nil {
+	cat, partial, err := load(ctx, conn, n)
+	if err != nil {
 		return nil, err
 	}
-	e.probe = version
+	if e.probe = version; partial {
+		e.probe = "" // the next time it is read again
+	}
 	return cat, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
+	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/weirproxy/weir/internal/sqlmeta"
 	"github.com/weirproxy/weir/internal/testkit/postgres"
@@ -424,16 +425,15 @@ func TestHangingServer(t *testing.T) {
 		return pgconn.Connect(ctx, "postgres://x@"+l.Addr().String()+"/x?sslmode=disable")
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
-	results := make(chan error, 3)
+	results := make(chan error, 2)
 	go func() { _, err := c.Get(ctx, Key{}); results <- err }()
 	go func() { _, err := c.Get(t.Context(), Key{}); results <- err }()
-	go func() { _, err := c.Describe(t.Context(), Key{}, nil, "select 1"); results <- err }()
 	if _, err := l.Accept(); err != nil {
 		t.Fatal(err)
 	}
 	cancel()
 	c.Close()
-	for range 3 {
+	for range 2 {
 		if err := <-results; err == nil {
 			t.Error("an answer from nowhere")
 		}
@@ -502,54 +502,21 @@ func TestDefaults(t *testing.T) {
 	w.psql("postgres", `ALTER ROLE weir_app IN DATABASE "`+w.db+`" RESET ALL`)
 }
 
-func TestDescribe(t *testing.T) {
-	w := newWorld(t, `CREATE SCHEMA a; CREATE SCHEMA "b c"; CREATE TABLE a.t (id int, card text); CREATE TABLE "b c".t (note text);
-		CREATE TABLE tally (n int); INSERT INTO tally VALUES (0);
-		CREATE FUNCTION bump() RETURNS int LANGUAGE sql AS 'UPDATE tally SET n = n + 1 RETURNING n'`)
-	c := w.get()
-	a, b := c.Relation("a", "t"), c.Relation("b c", "t")
-	for _, q := range []struct {
-		path []string
-		sql  string
-		want []Field
-	}{
-		{[]string{"a"}, "SELECT card AS x, id, upper(card) FROM t", []Field{{"x", a.OID, 2, 25}, {"id", a.OID, 1, 23}, {"upper", 0, 0, 25}}},
-		{[]string{"b c", "a"}, "SELECT * FROM t", []Field{{"note", b.OID, 1, 25}}},
-		{[]string{"public"}, "SELECT bump()", []Field{{"bump", 0, 0, 23}}},
-		{nil, "SELECT t FROM a.t", []Field{{"t", a.OID, 0, 0}}},
-	} {
-		got, err := w.Describe(t.Context(), w.key, q.path, q.sql)
-		if len(got) == 1 && got[0].Name == "t" {
-			got[0].Type = 0 // the row type's OID is the server's
-		}
-		if diff := cmp.Diff(q.want, got); err != nil || diff != "" {
-			t.Errorf("%s: %v %s", q.sql, err, diff)
-		}
+// wants are the texts that the analysis of a statement asks the picture for.
+func (w *world) wants(sql string) int {
+	w.t.Helper()
+	tree, err := pg.Parse(sql)
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	if got := w.psql(w.db, "SELECT n FROM tally"); got != "0" {
-		t.Errorf("the function was called %s times", got)
-	}
-	for _, bad := range []string{"SELECT * FROM t", "SELECT 1; DROP TABLE tally", "COMMIT; SELECT 1", ""} {
-		if got, err := w.Describe(t.Context(), w.key, nil, bad); err == nil && len(got) > 0 {
-			t.Errorf("%q: %v", bad, got)
-		}
-	}
-	if got := w.psql(w.db, "SELECT count(*) FROM tally"); got != "1" {
-		t.Error("the table is gone")
-	}
-	// The connection is as it was.
-	if d, err := w.Defaults(t.Context(), w.key); err != nil || d.SearchPath != `"$user", public` {
-		t.Errorf("%+v, %v", d, err)
-	}
-	if n := w.connects.Load(); n != 1 {
-		t.Errorf("%d connections, want 1", n)
-	}
+	s := sqlmeta.Session{Database: w.db, SearchPath: []string{"public"}, Certain: true, StandardConformingStrings: true}
+	return len(sqlmeta.Wants(sqlmeta.Analyze(tree, sql, s, w.get())))
 }
 
-// TestDescribeLocked: the client itself may hold the lock that the description
-// needs; it must fail and not wait for ever.
-func TestDescribeLocked(t *testing.T) {
-	w := newWorld(t, "CREATE TABLE t (id int)")
+// TestLocked: nobody who has locked a table holds up the picture. The texts that need
+// the lock come once it is gone.
+func TestLocked(t *testing.T) {
+	w := newWorld(t, "CREATE TABLE t (id int); CREATE VIEW v AS TABLE t; CREATE TABLE free (id int); CREATE VIEW other AS TABLE free")
 	client, err := pgconn.Connect(t.Context(), server.URL(postgres.Superuser, w.db))
 	if err != nil {
 		t.Fatal(err)
@@ -558,13 +525,18 @@ func TestDescribeLocked(t *testing.T) {
 	if _, err := client.Exec(t.Context(), "BEGIN; ALTER TABLE t ADD COLUMN x int").ReadAll(); err != nil {
 		t.Fatal(err)
 	}
-	var pgErr *pgconn.PgError
-	if _, err := w.Describe(t.Context(), w.key, []string{"public"}, "SELECT * FROM t"); !errors.As(err, &pgErr) || pgErr.Code != "55P03" {
-		t.Errorf("got %v, want lock_not_available", err)
-	}
-	// The picture needs no lock on users' tables.
-	if c := w.get(); c.Relation("public", "t") == nil {
+	if c := w.get(); c.Relation("public", "t") == nil || c.Relation("public", "v") == nil {
 		t.Error("no picture while a table is locked")
+	}
+	if n, other := w.wants("SELECT id FROM v"), w.wants("SELECT id FROM other"); n != 0 || other != 1 {
+		t.Errorf("while a table is locked: %d and %d texts", n, other)
+	}
+	if _, err := client.Exec(t.Context(), "ROLLBACK").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	w.Invalidate(w.key)
+	if n := w.wants("SELECT id FROM v"); n != 1 {
+		t.Errorf("behind the lock: %d texts", n)
 	}
 }
 
@@ -599,9 +571,6 @@ func TestHostileSearchPath(t *testing.T) {
 	d, err := w.Defaults(t.Context(), w.key)
 	if err != nil || d.SearchPath != "evil, pg_catalog" {
 		t.Errorf("%+v, %v", d, err)
-	}
-	if _, err := w.Describe(t.Context(), w.key, []string{"evil"}, "SELECT 1"); err != nil {
-		t.Error(err)
 	}
 	if got := w.psql(w.db, "SELECT string_agg(by, ', ') FROM evil.called"); got != "" {
 		t.Errorf("called: %s", got)
@@ -677,7 +646,7 @@ func BenchmarkProbeAndLoad(b *testing.B) {
 	})
 	b.Run("load", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := load(b.Context(), conn, 1); err != nil {
+			if _, _, err := load(b.Context(), conn, 1); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -1,8 +1,11 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/weirproxy/weir/internal/sqlmeta"
 )
@@ -20,16 +23,28 @@ const (
 )
 
 const (
+	// unlocked is false for what depends on a relation that somebody has locked for
+	// themselves, or waits to: to write out its text the server waits for that lock
+	// (AcquireRewriteLocks), and who holds it may be the client that waits for this
+	// picture. It wants the class of the object and its OID.
+	unlocked = `NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_locks AS k ON k.relation OPERATOR(pg_catalog.=) d.refobjid
+		WHERE d.classid OPERATOR(pg_catalog.=) %s AND d.objid OPERATOR(pg_catalog.=) %s AND d.refclassid OPERATOR(pg_catalog.=) 1259
+		AND k.locktype OPERATOR(pg_catalog.=) 'relation' AND k.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'
+		AND k.database OPERATOR(pg_catalog.=) (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))`
+
+	// textLockTimeout is for a lock that comes in between all the same.
+	textLockTimeout = "200ms"
+
 	// viewTextsSQL: under an empty search path the server names everything that is not
 	// its own with its schema (ruleutils.c).
-	viewTextsSQL = `SELECT c.oid, pg_catalog.pg_get_viewdef(c.oid) FROM pg_catalog.pg_class AS c
+	viewTextsSQL = `SELECT c.oid, CASE WHEN %s THEN pg_catalog.pg_get_viewdef(c.oid) END FROM pg_catalog.pg_class AS c
 		JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 		WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{v,m}') AND c.oid OPERATOR(pg_catalog.>=) ` + firstUser + ` AND ` + lasting
 
 	// functionTextsSQL wants the expression for the body of BEGIN ATOMIC and RETURN, which
 	// came with version 14.
 	functionTextsSQL = `SELECT p.oid, l.lanname,
-		CASE WHEN l.lanname OPERATOR(pg_catalog.=) 'sql' THEN coalesce(%s, p.prosrc)
+		CASE WHEN l.lanname OPERATOR(pg_catalog.=) 'sql' THEN %s
 			WHEN l.lanname OPERATOR(pg_catalog.=) 'plpgsql' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE '' END,
 		coalesce(pg_catalog.array_to_string(p.proargnames, pg_catalog.chr(1)), ''),
 		(SELECT pg_catalog.substr(s, 13) FROM pg_catalog.unnest(p.proconfig) AS s WHERE s OPERATOR(pg_catalog.~~) 'search_path=%%')
@@ -46,6 +61,11 @@ const (
 			AND d.refclassid OPERATOR(pg_catalog.=) 1259 AND d.refobjid OPERATOR(pg_catalog.=) a.adrelid
 		JOIN pg_catalog.pg_attribute AS c ON c.attrelid OPERATOR(pg_catalog.=) a.adrelid AND c.attnum OPERATOR(pg_catalog.=) a.adnum
 		WHERE c.attgenerated OPERATOR(pg_catalog.<>) '' AND d.refobjsubid OPERATOR(pg_catalog.<>) a.adnum`
+
+	// rulesSQL: what a rule makes of a statement its text does not show (RuleStmt; the
+	// type '1' is the SELECT of a view).
+	rulesSQL = `SELECT DISTINCT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type OPERATOR(pg_catalog.<>) '1'
+		AND ev_class OPERATOR(pg_catalog.>=) ` + firstUser
 
 	// castsSQL: a cast whose function is a user's runs it without naming it.
 	castsSQL = `SELECT tn.nspname, t.typname, fn.nspname, p.proname FROM pg_catalog.pg_cast AS c
@@ -87,8 +107,28 @@ func (l *loader) major() int {
 	return n
 }
 
-func (l *loader) loadDefinitions() []sqlmeta.Definition {
-	var all []sqlmeta.Definition
+// loadDefinitions reads the texts of views and functions, as far as nobody has locked
+// what they stand on. partial is set when somebody has.
+func (l *loader) loadDefinitions() (all []sqlmeta.Definition, partial bool) {
+	if l.err != nil {
+		return nil, false
+	}
+	if _, l.err = query(l.ctx, l.conn, "SAVEPOINT texts; SET LOCAL lock_timeout TO '"+textLockTimeout+"'"); l.err != nil {
+		return nil, false
+	}
+	all, partial = l.texts()
+	var refused *pgconn.PgError
+	if errors.As(l.err, &refused) && refused.Code == lockNotAvailable {
+		_, l.err = query(l.ctx, l.conn, "ROLLBACK TO SAVEPOINT texts")
+		return nil, true
+	}
+	return all, partial
+}
+
+// lockNotAvailable is the SQLSTATE of a lock_timeout (manual, appendix A).
+const lockNotAvailable = "55P03"
+
+func (l *loader) texts() (all []sqlmeta.Definition, partial bool) {
 	total := 0
 	fits := func(text []byte) bool {
 		if len(text) > maxDefinition || total+len(text) > maxDefinitions {
@@ -97,14 +137,16 @@ func (l *loader) loadDefinitions() []sqlmeta.Definition {
 		total += len(text)
 		return true
 	}
-	l.each(viewTextsSQL, 2, func(row [][]byte) {
-		if fits(row[1]) {
+	l.each(fmt.Sprintf(viewTextsSQL, fmt.Sprintf(unlocked, "2618", "(SELECT r.oid FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid AND r.ev_type OPERATOR(pg_catalog.=) '1')")), 2, func(row [][]byte) {
+		if row[1] == nil {
+			partial = true
+		} else if fits(row[1]) {
 			all = append(all, sqlmeta.Definition{OID: l.oid(row[0]), Kind: sqlmeta.ViewDefinition, Text: string(row[1])})
 		}
 	})
-	body := "NULL"
+	body := "p.prosrc"
 	if l.major() >= 14 {
-		body = "pg_catalog.pg_get_function_sqlbody(p.oid)"
+		body = "CASE WHEN p.prosqlbody IS NULL THEN p.prosrc WHEN " + fmt.Sprintf(unlocked, "1255", "p.oid") + " THEN pg_catalog.pg_get_function_sqlbody(p.oid) END"
 	}
 	l.each(fmt.Sprintf(functionTextsSQL, body), 5, func(row [][]byte) {
 		d := sqlmeta.Definition{OID: l.oid(row[0]), Kind: sqlmeta.SQLFunction}
@@ -121,14 +163,15 @@ func (l *loader) loadDefinitions() []sqlmeta.Definition {
 			}
 			d.SearchPath = path
 		}
-		if d.Kind != sqlmeta.UnreadFunction && fits(row[2]) {
+		partial = partial || row[2] == nil
+		if d.Kind != sqlmeta.UnreadFunction && row[2] != nil && fits(row[2]) {
 			d.Text = string(row[2])
 		} else {
 			d.Kind = sqlmeta.UnreadFunction
 		}
 		all = append(all, d)
 	})
-	return all
+	return all, partial
 }
 
 func (l *loader) loadGenerated() {
@@ -144,6 +187,14 @@ func (l *loader) loadGenerated() {
 			r.GeneratedFrom = append(r.GeneratedFrom, nil)
 		}
 		r.GeneratedFrom[attr-1] = append(r.GeneratedFrom[attr-1], int16(from))
+	})
+}
+
+func (l *loader) loadRules() {
+	l.each(rulesSQL, 1, func(row [][]byte) {
+		if r := l.relations[l.oid(row[0])]; r != nil {
+			r.Rewritten = true
+		}
 	})
 }
 

@@ -131,10 +131,10 @@ const (
 )
 
 // load reads the whole picture in one snapshot, one query for each class of
-// objects.
-func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.Catalog, err error) {
+// objects. partial is set when it lacks texts that can be read later.
+func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.Catalog, partial bool, err error) {
 	if _, err := query(ctx, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout TO '10s'; SET LOCAL search_path TO ''"); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() {
 		if _, e := query(ctx, conn, "ROLLBACK"); err == nil {
@@ -148,14 +148,15 @@ func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.
 	l.loadViews()
 	l.loadInheritance()
 	l.loadGenerated()
+	l.loadRules()
 	functions := l.loadFunctions()
 	l.loadContained(functions)
 	operators := l.loadOperators()
 	types := l.loadTypes()
 	casts := l.loadCasts()
-	definitions := l.loadDefinitions()
+	definitions, partial := l.loadDefinitions()
 	if l.err != nil {
-		return nil, fmt.Errorf("read the system catalogue: %w", l.err)
+		return nil, false, fmt.Errorf("read the system catalogue: %w", l.err)
 	}
 	relations := make([]*sqlmeta.Relation, 0, len(l.relations))
 	for _, r := range l.relations {
@@ -163,7 +164,7 @@ func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.
 	}
 	slices.SortFunc(relations, func(a, b *sqlmeta.Relation) int { return compare(a.OID, b.OID) })
 	return sqlmeta.NewCatalog(version, schemas, relations, functions).
-		WithOperators(operators).WithTypes(types).WithCasts(casts).WithDefinitions(definitions), nil
+		WithOperators(operators).WithTypes(types).WithCasts(casts).WithDefinitions(definitions), partial, nil
 }
 
 func compare(a, b uint32) int {

@@ -47,9 +47,11 @@ type Relation struct {
 	BaseColumns []ColumnID
 	// Opaque is set for views whose rule, or that of a view below, calls a function
 	// that may read anything: BaseColumns are then not all.
-	Opaque   bool
-	Children []uint32 // inheritance children and partitions
-	Parents  []uint32
+	Opaque bool
+	// Rewritten is set when rules make other statements of INSERT, UPDATE or DELETE.
+	Rewritten bool
+	Children  []uint32 // inheritance children and partitions
+	Parents   []uint32
 }
 
 // ColumnID names a column as RowDescription does: relation OID and attribute
@@ -212,6 +214,9 @@ func digestOf(version uint64, schemas []string, relations []*Relation, functions
 		}
 		if r.Opaque {
 			b = append(b, 'o')
+		}
+		if r.Rewritten {
+			b = append(b, 'w')
 		}
 		number(len(r.Children))
 		for _, child := range r.Children {

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/weirproxy/weir/internal/flow"
 )
 
 // expansion is what the tracers of one statement share while they look into views
@@ -14,6 +16,7 @@ type expansion struct {
 	cuts   int             // how often that ended a look
 	wanted map[uint32]bool
 	wants  []Definition
+	unread int // how often a text was missing
 	// leans counts functions that were read under a search path that is not their own:
 	// what rests on one of them depends on the session.
 	leans int
@@ -38,6 +41,7 @@ func (x *expansion) exhausted() bool { return x.steps > maxSteps }
 const tooMuch = "a statement, with the views and functions that it uses, that is too complicated to follow"
 
 func (x *expansion) want(d Definition) {
+	x.unread++
 	if !x.wanted[d.OID] {
 		if x.wanted == nil {
 			x.wanted = make(map[uint32]bool)
@@ -150,7 +154,7 @@ func (t *tracer) view(r *Relation) row {
 	if found, ok := t.w.c.viewRow(r.OID); ok {
 		return found
 	}
-	wants, cuts, leans := len(t.x.wants), t.x.cuts, t.x.leans
+	unread, cuts, leans := t.x.unread, t.x.cuts, t.x.leans
 	out := t.readView(r)
 	out.names = r.Columns
 	for i, name := range r.Columns { // a mask may name the view's own columns
@@ -158,7 +162,7 @@ func (t *tracer) view(r *Relation) row {
 		v.join(Lineage{Plain: true, Columns: []Column{{ColumnID{r.OID, int16(i + 1)}, r.Schema, r.Name, name}}})
 		out.values[i] = v
 	}
-	if len(t.x.wants) == wants && t.x.cuts == cuts && t.x.leans == leans && !t.x.exhausted() {
+	if t.x.unread == unread && t.x.cuts == cuts && t.x.leans == leans && !t.x.exhausted() {
 		t.w.c.keepView(r.OID, out)
 	}
 	return out
@@ -179,7 +183,13 @@ func (t *tracer) readView(r *Relation) row {
 		return t.opaqueView(r, "a view that reads itself")
 	}
 	defer t.x.enter(r.OID)()
-	out := t.inside(d).rowsOf(body.Statements[0].GetStmt(), nil)
+	in := t.inside(d)
+	out := in.rowsOf(body.Statements[0].GetStmt(), nil)
+	if implied := in.operators(body.Statements[0].GetStmt()); !implied.Empty() {
+		for i := range out.values {
+			out.values[i] = computed(out.values[i], implied)
+		}
+	}
 	if out.open || len(out.values) != len(r.Columns) {
 		return t.opaqueView(r, "")
 	}
@@ -221,10 +231,11 @@ func (t *tracer) opaqueView(r *Relation, why string) row {
 // with findings of its own.
 func (t *tracer) inside(d Definition) *tracer {
 	s := *t.w.s
-	s.Temp, s.Prepared, s.Cursor, s.inNewSchema = nil, nil, nil, false
+	s.Prepared, s.Cursor, s.inNewSchema = nil, nil, false
 	caller := t.caller
 	switch {
-	case d.Kind == ViewDefinition:
+	case d.Kind == ViewDefinition: // which is bound to its relations, whatever the session makes
+		s.Temp = nil
 		s.SearchPath, s.Certain = d.SearchPath, true
 	case d.SearchPath != nil:
 		s.SearchPath, s.Certain = d.SearchPath, true
@@ -238,24 +249,34 @@ func (t *tracer) inside(d Definition) *tracer {
 
 // effect is what a function can read by itself, apart from its arguments.
 func (t *tracer) effect(c callee) value {
+	v, _ := t.effectOf(c)
+	return v
+}
+
+// effectOf says besides whether the function may keep what it is called with, where
+// somebody can read it later.
+func (t *tracer) effectOf(c callee) (reads value, keeps bool) {
 	if c.builtIn {
 		switch {
-		case c.harmless(), carrierFunctions[c.name], lockFunctions[c.name], dataless[c.name]:
-			return constant()
-		case c.name == "current_setting" || c.name == "set_config":
-			return constant()
+		case c.harmless():
+			return constant(), false
+		case carrierFunctions[c.name], lockFunctions[c.name], dataless[c.name], c.name == "current_setting", c.name == "set_config":
+			return constant(), true
 		}
-		return t.called(unknownValue("function " + c.qualified() + ", which can read anything"))
+		return t.called(unknownValue("function " + c.qualified() + ", which can read anything")), true
 	}
 	overloads := t.w.c.overloads(c.schema, c.name)
 	if len(overloads) == 0 {
-		return t.called(unknownValue("function " + c.qualified() + ", which is not in the catalogue"))
+		return t.called(unknownValue("function " + c.qualified() + ", which is not in the catalogue")), true
 	}
 	out := constant()
 	for i := range overloads {
-		out.join(t.function(&overloads[i]).Lineage)
+		v, k := t.function(&overloads[i])
+		out.join(v.Lineage)
+		keeps = keeps || k
 	}
-	return t.called(computed(out))
+	t.writes = t.writes || keeps
+	return t.called(computed(out)), keeps
 }
 
 // called notes what functions read.
@@ -268,48 +289,50 @@ func (t *tracer) called(v value) value {
 	return v
 }
 
-// body is what is known of a function's text. It is kept: see Catalog.effects.
+// functionEffect is what is known of a function. It is kept: see memo.
 type functionEffect struct {
 	reads  Lineage
 	stored []Stored
+	writes bool // it may keep what it is called with
 }
 
-func (t *tracer) function(f *Function) value {
+func (t *tracer) function(f *Function) (reads value, keeps bool) {
 	t.w.note(f)
 	name := "function " + qualified(f.Schema, f.Name)
 	if f.Contained {
-		return constant()
+		return constant(), false
 	}
 	d, ok := t.w.c.definition(f.OID)
 	if !ok || d.Kind == UnreadFunction || d.Kind == ViewDefinition {
-		return unknownValue(name + ", written in " + f.Language)
+		return unknownValue(name + ", written in " + f.Language), true
 	}
 	body := t.w.c.body(f.OID)
 	if body == nil {
 		t.x.want(d)
-		return unknownValue(name + ", which is not read yet")
+		return unknownValue(name + ", which is not read yet"), true
 	}
 	key := effectKey{f.OID, ""}
 	if d.SearchPath == nil {
 		key.path = t.caller.pathKey()
 		t.x.leans++
 	}
-	e, ok := t.w.c.effect(key)
-	if !ok {
+	lasts := len(t.caller.Temp) == 0 // whose names come first in its texts
+	e, known := t.w.c.effect(key)
+	if !known || !lasts {
 		if t.x.active[f.OID] { // it calls itself: whoever is at it has the rest
 			t.x.cuts++
-			return constant()
+			return constant(), false
 		}
-		wants, cuts := len(t.x.wants), t.x.cuts
+		unread, cuts := t.x.unread, t.x.cuts
 		leave := t.x.enter(f.OID)
 		e = t.readBody(d, body, name)
 		leave()
-		if len(t.x.wants) == wants && t.x.cuts == cuts && !t.x.exhausted() {
+		if t.x.unread == unread && t.x.cuts == cuts && lasts && !t.x.exhausted() {
 			t.w.c.keepEffect(key, e)
 		}
 	}
 	t.found.stored = append(t.found.stored, e.stored...)
-	return value{Lineage: e.reads}
+	return value{Lineage: e.reads}, e.writes
 }
 
 // readBody gathers what the statements of a function read and store. Its variables and
@@ -331,15 +354,38 @@ func (t *tracer) readBody(d Definition, body *Body, name string) functionEffect 
 	}
 	for _, raw := range body.Statements {
 		in.bodyStatement(raw.GetStmt())
+		in.operators(raw.GetStmt())
 	}
 	out.reads.join(in.found.read)
 	out.stored = in.found.stored
+	out.writes = in.writes || out.reads.Unknown != ""
 	out.reads.Plain = out.reads.Empty()
+	return out
+}
+
+// operators is what the operators in a text read whose functions are somebody's.
+func (t *tracer) operators(n *pg.Node) value {
+	m := unwrap(n)
+	if len(t.w.c.operators) == 0 || m == nil {
+		return constant()
+	}
+	t.w.top, t.w.verb = m, flow.Select
+	t.w.statement(m)
+	out := constant()
+	for _, c := range t.w.implied {
+		out.join(t.effect(c).Lineage)
+	}
+	t.w.implied = nil
 	return out
 }
 
 // bodyStatement goes through one statement of a function.
 func (t *tracer) bodyStatement(n *pg.Node) {
+	switch n.GetNode().(type) {
+	case *pg.Node_SelectStmt, *pg.Node_ReturnStmt, *pg.Node_LockStmt, *pg.Node_ConstraintsSetStmt, *pg.Node_TransactionStmt:
+	default:
+		t.writes = true
+	}
 	switch x := n.GetNode().(type) {
 	case *pg.Node_SelectStmt:
 		r := t.query(x.SelectStmt, nil)

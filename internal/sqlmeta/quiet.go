@@ -131,8 +131,13 @@ func (t *tracer) call(f *pg.FuncCall, s *scope) value {
 	default:
 		t.checkQuiet(f, name, args, out)
 	}
+	given := computed(args...)
 	for _, c := range callees {
-		out.join(t.effect(c).Lineage)
+		reads, keeps := t.effectOf(c)
+		out.join(reads.Lineage)
+		if keeps && !given.Empty() { // and what it keeps no mask follows
+			t.found.stored = append(t.found.stored, Stored{Column{Schema: "function " + c.schema, Table: c.name}, given.Lineage})
+		}
 	}
 	if out.Unknown != "" {
 		out.Plain = false

@@ -36,6 +36,7 @@ type tracer struct {
 
 	implied    value // of functions that operators run; see imply
 	conditions bool  // there are any
+	writes     bool  // the body that is being read may keep what it is given
 	found      *findings
 }
 

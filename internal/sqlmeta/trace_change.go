@@ -44,14 +44,21 @@ type goal struct {
 	columns row
 	item    item
 	lasting bool
+	rules   value // unknown when the server makes another statement of this one
 }
 
 func (t *tracer) target(r *pg.RangeVar) *goal {
-	g := &goal{list: t.w.resolve(r)}
+	g := &goal{list: t.w.resolve(r), rules: constant()}
 	g.lasting = lasting(g.list)
 	g.columns, _ = t.relation(r.GetSchemaname(), r.GetRelname())
 	g.item = named1(r.GetAlias(), r.GetRelname(), g.columns)
 	g.item.entries[0].relation = true
+	for _, n := range g.list {
+		if n.rel != nil && n.rel.Rewritten {
+			g.rules = unknownValue("rules of " + n.resource())
+			t.took(g.rules)
+		}
+	}
 	if r.GetAlias() == nil && len(g.list) == 1 {
 		g.item.entries[0].schema = g.list[0].schema
 	}
@@ -131,6 +138,10 @@ func (t *tracer) assigned(n *pg.Node, s *scope) value {
 func (t *tracer) returning(g *goal, list []*pg.Node, s *scope) row {
 	if len(list) == 0 {
 		return row{}
+	}
+	if g.rules.Unknown != "" {
+		t.targets(list, s)
+		return row{open: true, rest: g.rules}
 	}
 	also := item{entries: []*entry{{name: "old", row: g.columns, last: true}, {name: "new", row: g.columns, last: true}}}
 	return t.targets(list, &scope{outer: s.outer, items: append(s.items[:len(s.items):len(s.items)], also)})
@@ -359,8 +370,9 @@ func (w *walker) collect(f *findings, x *expansion) {
 }
 
 func (w *walker) traceCopy(t *tracer, x *pg.CopyStmt) {
-	if x.GetQuery() != nil {
-		return // its own statement has been traced
+	if x.GetQuery() != nil { // its own statement has been traced
+		w.storesFile(x.GetFilename(), x.GetIsProgram())
+		return
 	}
 	g := t.target(x.GetRelation())
 	s := &scope{}
@@ -376,6 +388,7 @@ func (w *walker) traceCopy(t *tracer, x *pg.CopyStmt) {
 		}
 		return
 	}
+	defer w.storesFile(x.GetFilename(), x.GetIsProgram())
 	out := row{open: len(names) == 0 && g.columns.open, rest: g.columns.rest}
 	for _, name := range names {
 		v, found, _ := g.columns.find(name)
@@ -385,6 +398,18 @@ func (w *walker) traceCopy(t *tracer, x *pg.CopyStmt) {
 		out.add(name, t.took(v))
 	}
 	w.output(out, t.implied)
+}
+
+// storesFile: what goes to a file or program of the server is masked by nobody.
+func (w *walker) storesFile(name string, program bool) {
+	if name == "" && !program || w.st.All.Empty() {
+		return
+	}
+	c := Column{Schema: "the server's files", Table: name}
+	if program {
+		c.Schema = "a program of the server"
+	}
+	w.st.Stored = append(w.st.Stored, Stored{c, w.st.All})
 }
 
 // definition: an index, a trigger or a policy that looks at a column's values tells

@@ -256,15 +256,13 @@ func (t *tracer) window(w *pg.WindowDef, s *scope) value {
 
 // with brings WITH names into scope, in the order in which they see each other.
 func (t *tracer) with(c *pg.WithClause, outer *scope) {
+	if c.GetRecursive() {
+		t.recursive(c.GetCtes(), outer)
+		return
+	}
 	for _, n := range c.GetCtes() {
 		x := n.GetCommonTableExpr()
-		var r row
-		if c.GetRecursive() {
-			r = t.recursive(x, outer)
-		} else {
-			r = t.cte(x, outer)
-		}
-		t.ctes = &namedRows{x.GetCtename(), r, t.ctes}
+		t.ctes = &namedRows{x.GetCtename(), t.cte(x, outer), t.ctes}
 	}
 }
 
@@ -283,37 +281,49 @@ func (t *tracer) cte(x *pg.CommonTableExpr, outer *scope) row {
 	return r
 }
 
-// maxRounds bounds how often a recursive query is gone through. Each round can only
-// add columns, and one more than there are columns that depend on each other is
-// enough.
+// maxRounds bounds how often recursive queries are gone through, apart from once for
+// each of them. Each round can only add columns, and one more than there are columns
+// that depend on each other is enough.
 const maxRounds = 16
 
-// recursive goes through a query that reads itself until nothing is added. The first
-// time its own name brings nothing.
-func (t *tracer) recursive(x *pg.CommonTableExpr, outer *scope) row {
-	names := texts(x.GetAliascolnames())
-	self := &namedRows{x.GetCtename(), row{open: true, rest: constant()}, t.ctes}
-	defer func(old *namedRows) { t.ctes = old }(t.ctes)
-	if q := x.GetCtequery().GetSelectStmt(); q.GetLarg() != nil && q.GetWithClause() == nil {
-		t.ctes = self
-		self.row = t.again(func() row { return t.query(q.GetLarg(), outer) }).renamed(names)
+// recursive goes through queries that see themselves and each other, those that come
+// later too, until nothing is added. The first time their names bring nothing.
+func (t *tracer) recursive(list []*pg.Node, outer *scope) {
+	names := make([]*namedRows, len(list))
+	for i, n := range list {
+		x := n.GetCommonTableExpr()
+		t.ctes = &namedRows{x.GetCtename(), row{open: true, rest: constant()}, t.ctes}
+		names[i] = t.ctes
 	}
-	for range maxRounds {
-		t.ctes = self
-		var next row
-		t.again(func() row { next = t.cte(x, outer); return next })
-		if same(next, self.row) {
-			t.ctes = self
-			return t.cte(x, outer)
+	settled := false
+	for round := 0; !settled && round < maxRounds+len(list); round++ {
+		settled = true
+		for i, n := range list {
+			x := n.GetCommonTableExpr()
+			next := t.again(func() row { return t.start(x, round, outer) })
+			settled = settled && same(next, names[i].row)
+			names[i].row = next
 		}
-		self.row = next
 	}
-	t.ctes = self
-	r := t.cte(x, outer)
-	for i := range r.values {
-		r.values[i].join(unknownValue("a recursive query with too many columns that depend on each other").Lineage)
+	for i, n := range list {
+		names[i].row = t.cte(n.GetCommonTableExpr(), outer)
+		if settled {
+			continue
+		}
+		why := unknownValue("recursive queries with too many columns that depend on each other")
+		for k := range names[i].row.values {
+			names[i].row.values[k].join(why.Lineage)
+		}
 	}
-	return r
+}
+
+// start is a WITH query as it is gone through; in the first round only what does not
+// depend on itself.
+func (t *tracer) start(x *pg.CommonTableExpr, round int, outer *scope) row {
+	if q := x.GetCtequery().GetSelectStmt(); round == 0 && q.GetLarg() != nil && q.GetWithClause() == nil && x.GetSearchClause() == nil && x.GetCycleClause() == nil {
+		return t.query(q.GetLarg(), outer).renamed(texts(x.GetAliascolnames()))
+	}
+	return t.cte(x, outer)
 }
 
 // again evaluates what will be evaluated once more: its findings are dropped.

@@ -21,9 +21,6 @@ type settings struct {
 	// temp holds the relations that the session made in pg_temp. Names only come:
 	// one that is gone does no harm (sqlmeta.Session). Replaced, never changed.
 	temp map[string]struct{}
-	// hidden is set when a relation may have been made in pg_temp without its name
-	// being seen.
-	hidden bool
 	// unread is set while the server may read texts in another way than it has
 	// reported; reread when the open transaction has changed that.
 	unread, reread bool
@@ -112,10 +109,6 @@ func matters(st *sqlmeta.Statement, dirty bool) bool {
 	return false
 }
 
-// seesMore reports whether unqualified names may mean relations that another
-// session with the same path does not see.
-func (s *settings) seesMore() bool { return len(s.temp) > 0 || s.hidden || s.lost }
-
 // dirty reports whether the end of the open transaction may change a setting.
 func (s *settings) dirty() bool { return len(s.frames) > 0 }
 
@@ -131,8 +124,6 @@ func (s *settings) complete(ef *sqlmeta.Effects, tag string) {
 	if len(ef.CreatesTemp) > 0 {
 		s.addTemp(ef.CreatesTemp)
 	}
-	// DISCARD ALL changes the path and makes nothing.
-	s.hidden = s.hidden || ef.UnsureSearchPath && !slices.Contains(ef.DropsTemp, "*")
 	s.followReading(ef)
 	switch ef.Tx {
 	case sqlmeta.TxCommit:

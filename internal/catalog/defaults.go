@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -64,57 +63,4 @@ func (c *Cache) Defaults(ctx context.Context, k Key) (Defaults, error) {
 		return Defaults{}, wrap("ask for the session defaults of", k, err)
 	}
 	return d, nil
-}
-
-// Field is a result column as RowDescription gives it.
-type Field struct {
-	Name     string
-	Relation uint32
-	Attr     int16
-	Type     uint32
-}
-
-// describeLockTimeout bounds how long a description waits for a lock: the client
-// that the description is for may hold it itself, so waiting longer is useless.
-const describeLockTimeout = "1s"
-
-// Describe finds the result columns of a query without running it: it is parsed
-// under the given search path in a transaction that is rolled back.
-func (c *Cache) Describe(ctx context.Context, k Key, searchPath []string, sql string) ([]Field, error) {
-	var fields []Field
-	err := c.use(ctx, k, func(ctx context.Context, conn *pgconn.PgConn) (err error) {
-		fields = nil
-		if _, err := query(ctx, conn, "BEGIN READ ONLY; SET LOCAL lock_timeout TO '"+describeLockTimeout+"'; SET LOCAL search_path TO "+quotePath(searchPath)); err != nil {
-			return err
-		}
-		defer func() {
-			if _, e := query(ctx, conn, "ROLLBACK"); err == nil {
-				err = e
-			}
-		}()
-		d, err := conn.Prepare(ctx, "", sql, nil)
-		if err != nil {
-			return err
-		}
-		for _, f := range d.Fields {
-			fields = append(fields, Field{Name: f.Name, Relation: f.TableOID, Attr: int16(f.TableAttributeNumber), Type: f.DataTypeOID})
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, wrap("describe a query in", k, err)
-	}
-	return fields, nil
-}
-
-// quotePath writes a search path for SET.
-func quotePath(path []string) string {
-	if len(path) == 0 {
-		return "''"
-	}
-	quoted := make([]string, len(path))
-	for i, s := range path {
-		quoted[i] = `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
-	}
-	return strings.Join(quoted, ", ")
 }
