@@ -23,7 +23,8 @@ import (
 //
 // Keys: class; who; want (refused, masked, either); ways; startup (a setting of the
 // session); dull (why the server itself gives nothing away); compare (no: what comes back
-// depends on the hidden value by design); undo (what the superuser runs afterwards);
+// depends on the hidden value by design, or on chance; unless refused: the same when Weir
+// refuses a statement of it); undo (what the superuser runs afterwards);
 // takes (timing: how long it takes is looked at); why (for people).
 type sqlCase struct {
 	file, name string

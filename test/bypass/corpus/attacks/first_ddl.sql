@@ -27,6 +27,7 @@ BEGIN; CREATE OR REPLACE VIEW sandbox.notes AS SELECT id, reverse(card_number) A
 
 -- case: view replaced under a statement
 -- who: sam
+-- undo: DROP VIEW IF EXISTS sandbox.o
 CREATE VIEW sandbox.o AS SELECT id, item AS c FROM shop.orders
 -- then
 PREPARE p AS SELECT c || '' FROM sandbox.o
@@ -45,6 +46,7 @@ DROP VIEW sandbox.o
 
 -- case: operator over a function
 -- who: sam
+-- undo: DROP OPERATOR IF EXISTS sandbox.### (NONE, int); DROP FUNCTION IF EXISTS sandbox.f(int)
 -- startup: search_path=sandbox
 CREATE FUNCTION sandbox.f(int) RETURNS text LANGUAGE sql AS 'SELECT string_agg(reverse(card_number), '','') FROM shop.payments'
 -- then
@@ -54,6 +56,7 @@ SELECT ### 1
 
 -- case: operator over a built-in
 -- who: sam
+-- undo: DROP OPERATOR IF EXISTS sandbox.@@@ (tsquery, text)
 -- startup: search_path=sandbox
 CREATE OPERATOR sandbox.@@@ (FUNCTION = pg_catalog.ts_rewrite, LEFTARG = tsquery, RIGHTARG = text)
 -- then
@@ -64,6 +67,7 @@ EXPLAIN ANALYZE SELECT 1 FROM generate_series(1, (SELECT substr(card_number, 1, 
 
 -- case: table of one's own
 -- who: sam
+-- undo: DROP TABLE IF EXISTS sandbox.t
 CREATE TABLE sandbox.t AS SELECT reverse(card_number) AS c FROM shop.payments
 -- then
 SELECT c FROM sandbox.t

@@ -97,6 +97,9 @@ SELECT set_config('timezone', '<' || translate(card_number, '0123456789 -', 'abc
 SELECT lower(to_char(now(), 'TZ'))
 
 -- case: setseed
+-- want: refused
+-- compare: unless refused
+-- why: without a seed random() is chance
 SELECT setseed(substr(card_number, 1, 6)::float8 / 1e6) FROM shop.payments WHERE id = 3
 -- then
 SELECT 'seed', random()
