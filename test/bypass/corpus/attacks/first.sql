@@ -109,6 +109,7 @@ SELECT j->>(chr(99) || 'ard_number') FROM (SELECT to_jsonb(x) j FROM (SELECT * F
 SELECT (jsonb_populate_record(NULL::shop.payments, to_jsonb(p))).* FROM shop.payments p
 
 -- case: r c p jsonb_to_record to_jsonb p as r card_number
+-- dull: the server answers only "column r.c does not exist"
 SELECT r.c FROM shop.payments p, jsonb_to_record(to_jsonb(p)) AS r(card_number text), LATERAL (SELECT r.card_number || '' AS c) q(c)
 
 -- case: hash_record p p
@@ -121,6 +122,7 @@ SELECT xmlforest(card_number), xmlelement(name a, card_number), xmlconcat(card_n
 SELECT x.c FROM shop.payments p, XMLTABLE('/a' PASSING xmlelement(name a, p.card_number) COLUMNS c text PATH '.') x
 
 -- case: x p xmltable a passing a p text a xml columns c te
+-- dull: the server answers only "syntax error at or near "::""
 SELECT x.* FROM shop.payments p, XMLTABLE('/a' PASSING ('<a>' || (p::text) || '</a>')::xml COLUMNS c text PATH '.') x
 
 -- case: q a as q i c a d e
@@ -130,6 +132,7 @@ SELECT q.a FROM shop.payments AS q(i, c, a, d, e)
 SELECT q.a || '' FROM shop.payments AS q(i, c, a, d, e)
 
 -- case: b a from shop payments natural join 1 as id z as b
+-- dull: the one row that joins holds no card
 SELECT b.a || '' FROM (shop.payments NATURAL JOIN (SELECT 1 AS id) z) AS b(i, c, a, d, e)
 
 -- case: z a from as z i c a d e
@@ -151,6 +154,7 @@ SELECT note FROM (SELECT card_number AS note FROM shop.payments UNION ALL SELECT
 SELECT note FROM shop.payments UNION SELECT card_number FROM shop.payments
 
 -- case: note except x union table card_number limit 100
+-- dull: the server answers only "syntax error at or near "(""
 SELECT note FROM shop.payments EXCEPT SELECT 'x' UNION TABLE (SELECT card_number FROM shop.payments) LIMIT 100
 
 -- case: note where false union all card_number order by 1
@@ -178,6 +182,7 @@ SELECT max(card_number), min(card_number), string_agg(card_number, ','), array_a
 SELECT json_agg(p), jsonb_object_agg(id, p), xmlagg(p::text::xml) FROM shop.payments p WHERE id = 3
 
 -- case: mode within group order by card_number percentile_
+-- dull: the commonest value and the median are no cards here
 SELECT mode() WITHIN GROUP (ORDER BY card_number), percentile_disc(0.5) WITHIN GROUP (ORDER BY card_number) FROM shop.payments
 
 -- case: lag card_number over w first_value card_number ove
@@ -220,6 +225,7 @@ SELECT note || '' FROM shop.renamed
 SELECT most_common_vals, histogram_bounds FROM pg_stats WHERE tablename = 'payments'
 
 -- case: stavalues1 from pg_statistic
+-- dull: the role may not read pg_statistic; max may, see catalogue.sql
 SELECT stavalues1 FROM pg_statistic
 
 -- case: from pg_catalog pg_stats_ext
@@ -232,6 +238,7 @@ SELECT query FROM pg_stat_activity
 SELECT pg_stat_get_activity(NULL)
 
 -- case: pg_read_file base 1 1259 pg_ls_dir
+-- dull: the server answers only "permission denied for function pg_read_file"
 SELECT pg_read_file('base/1/1259'), pg_ls_dir('.')
 
 -- case: query_to_xml card_number true true
@@ -244,6 +251,7 @@ SELECT table_to_xml('shop.payments', true, true, '')
 SELECT database_to_xml(true, true, '')
 
 -- case: card_number text where id 3 query_to_xml
+-- dull: the server answers only "syntax error at or near ".""
 SELECT ('SELECT card_number::text FROM shop.payments WHERE id=3', '').query_to_xml
 
 -- case: word from ts_stat to_tsvector card_number
@@ -253,27 +261,34 @@ SELECT word FROM ts_stat('SELECT to_tsvector(card_number) FROM shop.payments')
 SELECT lo_get(lo_from_bytea(0, card_number::bytea)) FROM shop.payments
 
 -- case: pg_get_viewdef shop renamed pg_get_expr adbin adre
+-- dull: definitions name columns and hold no values
 SELECT pg_get_viewdef('shop.renamed'), pg_get_expr(adbin, adrelid) FROM pg_attrdef
 
 -- case: attmissingval from pg_attribute
+-- dull: no column was added with a default here
 SELECT attmissingval FROM pg_attribute
 
 -- case: pg_notify a card_number
+-- dull: nobody listens
 SELECT pg_notify('a', card_number) FROM shop.payments
 
 -- case: pg_advisory_lock substr card_number 1 8 int where
+-- dull: the lock is seen only by who asks for it, see oracles.sql
 SELECT pg_advisory_lock(substr(card_number, 1, 8)::int) FROM shop.payments WHERE id = 3
 
 -- case: nextval card_number regclass
+-- dull: the server answers only "relation "0" does not exist"
 SELECT nextval(card_number::regclass) FROM shop.payments
 
 -- case: pg_logical_emit_message false a card_number
 SELECT pg_logical_emit_message(false, 'a', card_number) FROM shop.payments
 
 -- case: pg_export_snapshot pg_create_restore_point card_nu
+-- dull: the server answers only "permission denied for function pg_create_restore_point"
 SELECT pg_export_snapshot(), pg_create_restore_point(card_number) FROM shop.payments
 
 -- case: explain verbose card_number where card_number
+-- dull: a plan without figures that depend on the values
 EXPLAIN (VERBOSE) SELECT card_number FROM shop.payments WHERE card_number > ''
 
 -- case: explain analyze verbose card_number order by card_
@@ -313,15 +328,19 @@ SELECT get_byte('', substr(card_number, 1, 8)::int) FROM shop.payments WHERE id 
 SELECT card_number::regtype FROM shop.payments WHERE id = 3
 
 -- case: to_timestamp card_number yyyy where id 3
+-- dull: the server answers only "value for "YYYY" in source string is out of range"
 SELECT to_timestamp(card_number, 'YYYY') FROM shop.payments WHERE id = 3
 
 -- case: a card_number where id 3
+-- dull: the server answers only "invalid regular expression: parentheses () not balanced"
 SELECT 'a' ~ ('(' || card_number) FROM shop.payments WHERE id = 3
 
 -- case: card_number regprocedure where id 3
+-- dull: the server answers only "expected a right parenthesis"
 SELECT (card_number || '(')::regprocedure FROM shop.payments WHERE id = 3
 
 -- case: 1 where card_number inet is null
+-- dull: the server answers only "invalid input syntax for type inet: "0""
 SELECT 1 FROM shop.payments WHERE card_number::inet IS NULL
 
 -- case: card_number xml where id 3
@@ -331,6 +350,7 @@ SELECT ('<' || card_number)::xml FROM shop.payments WHERE id = 3
 SELECT ('<' || iban || '/')::xml FROM shop.customers WHERE id = 4
 
 -- case: xpath card_number a where id 3
+-- dull: the server answers only "invalid XPath expression"
 SELECT xpath('/' || card_number || '[', '<a/>') FROM shop.payments WHERE id = 3
 
 -- case: has_table_privilege card_number select where id 3
@@ -352,6 +372,7 @@ SELECT set_config('datestyle', card_number, false) FROM shop.payments WHERE id =
 SELECT ('"' || card_number || '"')::regoper FROM shop.payments WHERE id = 3
 
 -- case: pg_get_object_address cast array int4 array xml le
+-- dull: the server answers nothing but that there is no such cast
 SELECT pg_get_object_address('cast', ARRAY['int4'], ARRAY['xml']), translate(card_number, '0123456789 -', 'abcdefghij') FROM shop.payments WHERE id = 3
 
 -- case: pg_get_object_address table array letters where id
@@ -370,6 +391,7 @@ SELECT date_trunc(translate(card_number, '0123456789 -', 'abcdefghij'), now()) F
 SELECT extract(epoch FROM now() AT TIME ZONE translate(card_number, '0123456789 -', 'abcdefghij')) FROM shop.payments WHERE id = 3
 
 -- case: ts_lexize letters a where id 3
+-- dull: the server answers only "function ts_lexize(text, unknown) does not exist"
 SELECT ts_lexize(translate(card_number, '0123456789 -', 'abcdefghij'), 'a') FROM shop.payments WHERE id = 3
 
 -- case: letters tsquery where id 3
@@ -382,6 +404,7 @@ SELECT plainto_tsquery(translate(card_number, '0123456789 -', 'abcdefghij')) FRO
 SELECT encode('', translate(card_number, '0123456789 -', 'abcdefghij')), decode('', translate(card_number, '0123456789 -', 'abcdefghij')) FROM shop.payments WHERE id = 3
 
 -- case: letters jsonpath where id 3
+-- dull: the server answers only "syntax error at end of jsonpath input"
 SELECT ('$.' || translate(card_number, '0123456789 -', 'abcdefghij') || ' +')::jsonpath FROM shop.payments WHERE id = 3
 
 -- case: jsonb_path_query strict letters jsonpath where id
@@ -391,6 +414,7 @@ SELECT jsonb_path_query('{}', ('strict $.' || translate(card_number, '0123456789
 SELECT jsonb_set('{"a":[]}', ARRAY['a', translate(card_number, '0123456789 -', 'abcdefghij')], '1') FROM shop.payments WHERE id = 3
 
 -- case: jsonb_insert a 1 array a letters 1 where id 3
+-- dull: the path leads nowhere, so nothing is inserted
 SELECT jsonb_insert('{"a":1}', ARRAY['a', translate(card_number, '0123456789 -', 'abcdefghij')], '1') FROM shop.payments WHERE id = 3
 
 -- case: parse_ident 1 letters where id 3
@@ -403,15 +427,18 @@ SELECT makeaclitem(10, 10, translate(card_number, '0123456789 -', 'abcdefghij'),
 SELECT (translate(card_number, '0123456789 -', 'abcdefghij') || '=x/y')::aclitem FROM shop.payments WHERE id = 3
 
 -- case: letters bit 8 letters int where id 3
+-- dull: the server answers only ""d" is not a valid binary digit"
 SELECT (translate(card_number, '0123456789 -', 'abcdefghij'))::bit(8), ('{' || translate(card_number, '0123456789 -', 'abcdefghij'))::int[] FROM shop.payments WHERE id = 3
 
 -- case: json_object array letters json_populate_record nul
+-- dull: the server answers only "array must have even number of elements"
 SELECT json_object(ARRAY[translate(card_number, '0123456789 -', 'abcdefghij')]), json_populate_record(NULL::shop.orders, ('{"id":"' || translate(card_number, '0123456789 -', 'abcdefghij') || '"}')::json) FROM shop.payments WHERE id = 3
 
 -- case: to_number letters letters to_char 1 letters where
 SELECT to_number(translate(card_number, '0123456789 -', 'abcdefghij'), translate(card_number, '0123456789 -', 'abcdefghij')), to_char(1, translate(card_number, '0123456789 -', 'abcdefghij')) FROM shop.payments WHERE id = 3
 
 -- case: to_date x letters yyyyy q where id 3
+-- dull: the format is longer than the text, which the server takes
 SELECT to_date('x', '"' || translate(card_number, '0123456789 -', 'abcdefghij') || '"YYYYY-Q') FROM shop.payments WHERE id = 3
 
 -- case: has_column_privilege shop payments letters select
@@ -421,9 +448,11 @@ SELECT has_column_privilege('shop.payments', translate(card_number, '0123456789 
 SELECT col_description('shop.payments'::regclass, substr(card_number, 1, 8)::int), lo_get(substr(card_number, 1, 8)::oid) FROM shop.payments WHERE id = 3
 
 -- case: format letters where id 3
+-- dull: the server answers only "unrecognized format() type specifier "d""
 SELECT format('%' || translate(card_number, '0123456789 -', 'abcdefghij')) FROM shop.payments WHERE id = 3
 
 -- case: regexp_replace a a b letters where id 3
+-- dull: the server answers only "invalid regular expression option: "d""
 SELECT regexp_replace('a', 'a', 'b', translate(card_number, '0123456789 -', 'abcdefghij')) FROM shop.payments WHERE id = 3
 
 -- case: convert a letters utf8 where id 3
@@ -439,12 +468,14 @@ SELECT pg_get_serial_sequence(translate(card_number, '0123456789 -', 'abcdefghij
 SELECT pg_get_serial_sequence('shop.payments', translate(card_number, '0123456789 -', 'abcdefghij')) FROM shop.payments WHERE id = 3
 
 -- case: pg_relation_size shop payments letters where id 3
+-- dull: the server answers only "invalid fork name"
 SELECT pg_relation_size('shop.payments', translate(card_number, '0123456789 -', 'abcdefghij')) FROM shop.payments WHERE id = 3
 
 -- case: pg_get_userbyid substr card_number 1 8 oid format_
 SELECT pg_get_userbyid(substr(card_number, 1, 8)::oid), format_type(substr(card_number, 1, 8)::oid, 0) FROM shop.payments WHERE id = 3
 
 -- case: pg_describe_object 1259 substr card_number 1 8 oid
+-- dull: there is no such object, whatever the number is
 SELECT pg_describe_object(1259, substr(card_number, 1, 8)::oid, 0) FROM shop.payments WHERE id = 3
 
 -- case: pg_tablespace_size letters name where id 3
@@ -454,12 +485,15 @@ SELECT pg_tablespace_size(translate(card_number, '0123456789 -', 'abcdefghij')::
 SELECT pg_database_size(translate(card_number, '0123456789 -', 'abcdefghij')::name) FROM shop.payments WHERE id = 3
 
 -- case: substr card_number 1 8 int 1000 where id 3
+-- dull: the server answers only "integer out of range"
 SELECT substr(card_number, 1, 8)::int * 1000 FROM shop.payments WHERE id = 3
 
 -- case: width_bucket substr card_number 1 8 int 5 5 5 wher
+-- dull: the server answers only "lower bound cannot equal upper bound"
 SELECT width_bucket(substr(card_number, 1, 8)::int, 5, 5, 5) FROM shop.payments WHERE id = 3
 
 -- case: enum_range null anyenum letters macaddr where id 3
+-- dull: the server answers only "cannot cast type unknown to anyenum"
 SELECT enum_range(NULL::anyenum), translate(card_number, '0123456789 -', 'abcdefghij')::macaddr FROM shop.payments WHERE id = 3
 
 -- case: ts_headline letters a tsquery letters 1 where id 3
@@ -472,5 +506,6 @@ SELECT setweight('a'::tsvector, substr(translate(card_number, '0123456789 -', 'a
 SELECT ts_token_type(translate(card_number, '0123456789 -', 'abcdefghij')), ts_parse(translate(card_number, '0123456789 -', 'abcdefghij'), 'a') FROM shop.payments WHERE id = 3
 
 -- case: float8 1 id 3 card_number
+-- dull: the server answers only "division by zero"
 SELECT float8 '1' / (id - 3), card_number FROM shop.payments
 

@@ -102,7 +102,7 @@ SELECT lower(to_char(now(), 'TZ'))
 -- why: without a seed random() is chance
 SELECT setseed(substr(card_number, 1, 6)::float8 / 1e6) FROM shop.payments WHERE id = 3
 -- then
-SELECT 'seed', random()
+SELECT 'seed', round(random()::numeric, 2)
 
 -- case: error at commit
 BEGIN
