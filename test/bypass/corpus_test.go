@@ -25,7 +25,8 @@ import (
 // session); dull (why the server itself gives nothing away); compare (no: what comes back
 // depends on the hidden value by design, or on chance; unless refused: the same when Weir
 // refuses a statement of it); undo (what the superuser runs afterwards);
-// takes (timing: how long it takes is looked at); why (for people).
+// takes (timing: how long it takes is looked at); open (what leaks, known and not closed
+// yet: it is counted as a leak, and the case fails when it leaks no more); why (for people).
 type sqlCase struct {
 	file, name string
 	keys       map[string]string
@@ -56,7 +57,7 @@ func (c *sqlCase) single() bool {
 	return len(c.steps) == 1 && !c.steps[0].pipeline && c.steps[0].who == "" && !c.steps[0].direct
 }
 
-var knownKeys = []string{"class", "who", "want", "ways", "startup", "dull", "compare", "undo", "takes", "why", "except"}
+var knownKeys = []string{"class", "who", "want", "ways", "startup", "dull", "compare", "undo", "takes", "why", "except", "open"}
 
 // loadCorpus reads all cases of a folder below corpus. It fails on anything that is
 // not in the form above: a case that is not run must not look like one.

@@ -167,7 +167,9 @@ func TestMain(m *testing.M) {
 	w.ctx = ctx
 	err := w.start()
 	if err == nil {
-		code = m.Run()
+		if code = m.Run(); code == 0 || *update {
+			err = results.report()
+		}
 	}
 	if err := errors.Join(err, w.stop()); err != nil {
 		fmt.Fprintln(os.Stderr, "bypass:", err)
