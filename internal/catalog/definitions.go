@@ -47,7 +47,8 @@ const (
 		CASE WHEN l.lanname OPERATOR(pg_catalog.=) 'sql' THEN %s
 			WHEN l.lanname OPERATOR(pg_catalog.=) 'plpgsql' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE '' END,
 		coalesce(pg_catalog.array_to_string(p.proargnames, pg_catalog.chr(1)), ''),
-		(SELECT pg_catalog.substr(s, 13) FROM pg_catalog.unnest(p.proconfig) AS s WHERE s OPERATOR(pg_catalog.~~) 'search_path=%%')
+		(SELECT pg_catalog.substr(s, 13) FROM pg_catalog.unnest(p.proconfig) AS s WHERE s OPERATOR(pg_catalog.~~) 'search_path=%%'),
+		coalesce(pg_catalog.pg_get_expr(p.proargdefaults, 0), '')
 		FROM pg_catalog.pg_proc AS p
 		JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
 		JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
@@ -148,7 +149,7 @@ func (l *loader) texts() (all []sqlmeta.Definition, partial bool) {
 	if l.major() >= 14 {
 		body = "CASE WHEN p.prosqlbody IS NULL THEN p.prosrc WHEN " + fmt.Sprintf(unlocked, "1255", "p.oid") + " THEN pg_catalog.pg_get_function_sqlbody(p.oid) END"
 	}
-	l.each(fmt.Sprintf(functionTextsSQL, body), 5, func(row [][]byte) {
+	l.each(fmt.Sprintf(functionTextsSQL, body), 6, func(row [][]byte) {
 		d := sqlmeta.Definition{OID: l.oid(row[0]), Kind: sqlmeta.SQLFunction}
 		if string(row[1]) == "plpgsql" {
 			d.Kind = sqlmeta.PLpgSQLFunction
@@ -164,7 +165,8 @@ func (l *loader) texts() (all []sqlmeta.Definition, partial bool) {
 			d.SearchPath = path
 		}
 		partial = partial || row[2] == nil
-		if d.Kind != sqlmeta.UnreadFunction && row[2] != nil && fits(row[2]) {
+		d.Defaults = string(row[5])
+		if d.Kind != sqlmeta.UnreadFunction && row[2] != nil && fits(row[2]) && fits(row[5]) {
 			d.Text = statementsOf(string(row[2]), d.Kind)
 		} else {
 			d.Kind = sqlmeta.UnreadFunction

@@ -32,6 +32,9 @@ func (w *world) lineage(sql string) string {
 		for _, d := range wants {
 			b := &sqlmeta.Body{}
 			texts := []string{d.Text}
+			if d.Defaults != "" {
+				texts = append(texts, "SELECT "+d.Defaults)
+			}
 			if d.Kind == sqlmeta.PLpgSQLFunction {
 				text, err := pg.ParsePlPgSqlToJSON(d.Text)
 				if err != nil {
@@ -41,7 +44,7 @@ func (w *world) lineage(sql string) string {
 				if err != nil {
 					w.t.Fatal(err)
 				}
-				texts, b.Variables, b.Problem = p.Texts, p.Variables, p.Problem
+				texts, b.Variables, b.Problem = append(p.Texts, texts[1:]...), p.Variables, p.Problem
 			}
 			for _, text := range texts {
 				tree, err := pg.Parse(text)
@@ -73,6 +76,8 @@ func TestDefinitions(t *testing.T) {
 		CREATE FUNCTION user_path() RETURNS text LANGUAGE sql SET search_path = "$user", own AS 'SELECT card FROM t';
 		CREATE FUNCTION block(OUT a int, OUT b text) LANGUAGE plpgsql AS 'BEGIN SELECT t.id, t.note INTO a, b FROM t; END';
 		CREATE FUNCTION plus(int, int) RETURNS int LANGUAGE sql AS 'SELECT max(id) FROM t';
+		CREATE FUNCTION last_id() RETURNS int LANGUAGE sql AS 'SELECT max(id) FROM t';
+		CREATE FUNCTION defaulted(a text, b int DEFAULT last_id(), c text DEFAULT 'x, y') RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN a || b; END';
 		CREATE AGGREGATE longest (text) (SFUNC = textcat, STYPE = text);
 		CREATE AGGREGATE peeking (int) (SFUNC = plus, STYPE = int);
 		CREATE TYPE coded AS (a text);
@@ -85,6 +90,7 @@ func TestDefinitions(t *testing.T) {
 		"SELECT u FROM m":             "computed from public.t.card, public.v.u, public.m.u",
 		"SELECT plain(1), atomic(1)":  "computed from public.t.id, public.t.card; computed from public.t.id, public.t.note",
 		"SELECT listed()":             "computed from public.t.id, public.t.note",
+		"SELECT defaulted('a')":       "computed from public.t.id",
 		"SELECT own_path()":           "computed from own.t.card",
 		"SELECT user_path()":          "computed from what weir cannot follow (function public.user_path, written in sql)",
 		"SELECT block()":              "computed from public.t.id, public.t.note",

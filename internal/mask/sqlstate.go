@@ -330,6 +330,10 @@ func conditionName(sqlstate string) string {
 
 // isSQLState reports whether a code has the form of one: five digits and capital
 // letters.
+// StandardSQLState reports whether a code is one of the server's own (manual, appendix
+// A). Any other was chosen by a program and can spell what it likes.
+func StandardSQLState(code string) bool { return conditionName(code) != "" }
+
 func isSQLState(code string) bool {
 	for i := range len(code) {
 		if !isDigit(code[i]) && (code[i] < 'A' || code[i] > 'Z') {

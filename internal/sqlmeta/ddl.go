@@ -260,6 +260,9 @@ func (d *DDL) createFunction(x *pg.CreateFunctionStmt, text string) {
 	def := Definition{OID: d.oid, Kind: UnreadFunction}
 	for _, n := range x.GetParameters() {
 		def.Arguments = append(def.Arguments, n.GetFunctionParameter().GetName())
+		if e := n.GetFunctionParameter().GetDefexpr(); e != nil && !isValue(e) {
+			d.warn("what the default of a parameter of %s reads is not followed", qualified(f.Schema, f.Name))
+		}
 	}
 	for _, n := range x.GetOptions() {
 		o := n.GetDefElem()

@@ -26,6 +26,9 @@ type Definition struct {
 	// SearchPath is the one that the function sets for itself; nil: that of whoever
 	// calls it. A view's text names everything with its schema.
 	SearchPath []string
+	// Defaults are the expressions that stand in for arguments that a call leaves out,
+	// with commas between them.
+	Defaults string
 	// Arguments are the names of a function's parameters, those of its result
 	// included; "" where one has none.
 	Arguments []string

@@ -90,11 +90,17 @@ func (t *tracer) relation(schema, name string) (row, string) {
 
 // sampleColumns of the server's own relations hold values of users' tables, or texts
 // in which they stand.
-var sampleColumns = set(`
-	stavalues1 stavalues2 stavalues3 stavalues4 stavalues5 stxdmcv stxdexpr
-	most_common_vals most_common_elems histogram_bounds range_bounds_histogram
-	most_common_val_nulls exprs attmissingval data query statement
-`)
+var sampleColumns = set(`attmissingval data query statement`)
+
+// statistics describe what the values of columns are like; apart from identityColumns
+// they tell about them.
+var (
+	statistics      = set(`pg_statistic pg_stats pg_statistic_ext_data pg_stats_ext pg_stats_ext_exprs`)
+	identityColumns = set(`
+		schemaname tablename attname inherited tableoid ctid starelid staattnum stainherit stxoid stxdinherit
+		statistics_schemaname statistics_name statistics_owner attnames kinds expr
+	`)
+)
 
 const samples = "samples of any table's values"
 
@@ -128,7 +134,7 @@ func systemRow(r *Relation) row {
 	}
 	for _, name := range r.Columns {
 		v := constant()
-		if sampleColumns[name] {
+		if sampleColumns[name] || r.Schema == pgCatalog && statistics[r.Name] && !identityColumns[name] {
 			v = unknownValue(samples)
 		}
 		out.add(name, v)

@@ -23,7 +23,7 @@ const (
 // read reads a definition. What it cannot read is a Body with a problem; an error says
 // that it could be read another time.
 func (a *Analyzer) read(ctx context.Context, d sqlmeta.Definition, c *sqlmeta.Catalog) (*sqlmeta.Body, error) {
-	if !c.Reserve(len(d.Text)) {
+	if !c.Reserve(len(d.Text) + len(d.Defaults)) {
 		return &sqlmeta.Body{Problem: "more text of views and functions than weir keeps"}, nil
 	}
 	body := &sqlmeta.Body{}
@@ -34,6 +34,9 @@ func (a *Analyzer) read(ctx context.Context, d sqlmeta.Definition, c *sqlmeta.Ca
 			return unreadableBody(err)
 		}
 		texts, body.Variables, body.Problem = p.Texts, p.Variables, p.Problem
+	}
+	if d.Defaults != "" {
+		texts = append(texts, "SELECT "+d.Defaults)
 	}
 	for _, text := range texts {
 		tree, err := a.Pool.Parse(ctx, text)

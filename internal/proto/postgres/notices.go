@@ -113,6 +113,12 @@ func readWithheld(body []byte) withheld {
 	fieldsOf(body, func(kind byte, v []byte) { field[kind] = string(v) })
 	w := withheld{sqlstate: field['C']}
 	raised := programWrote(field['C'])
+	if field['R'] == raiseRoutine || !mask.StandardSQLState(field['C']) { // a code of the program's choice
+		raised = true
+		if w.sqlstate = "P0001"; isNotice(field['V']) {
+			w.sqlstate = "01000"
+		}
+	}
 	w.ownText = !raised && aboutText(field)
 	// A program gives names of its own choice (RAISE ... USING TABLE = value), and
 	// stands in the context then. COPY's context is the server's.
@@ -122,6 +128,13 @@ func readWithheld(body []byte) withheld {
 		w.object = objectNamed(field)
 	}
 	return w
+}
+
+// raiseRoutine is the server's function behind RAISE (pl_exec.c).
+const raiseRoutine = "exec_stmt_raise"
+
+func isNotice(severity string) bool {
+	return severity != "ERROR" && severity != "FATAL" && severity != "PANIC"
 }
 
 // aboutText reports whether parse analysis of the client's own text says this: the
@@ -186,7 +199,12 @@ func programWrote(code string) bool {
 
 func appendField(dst []byte, kind byte, v []byte, m *maskSet, w *withheld, hits []int64) []byte {
 	switch kind {
-	case 'S', 'V', 'C', 'P', 'p', 'F', 'L', 'R', 's', 't', 'c', 'd', 'n':
+	case 'C':
+		if !w.all {
+			return append(dst, w.sqlstate...)
+		}
+		return append(dst, v...)
+	case 'S', 'V', 'P', 'p', 'F', 'L', 'R', 's', 't', 'c', 'd', 'n':
 		return append(dst, v...)
 	case 'M':
 		if !w.all && !w.ownText {
@@ -214,20 +232,26 @@ func (e *Engine) shownSetting(value string) string {
 	return string(m.set.AppendMessage(nil, []byte(value), nil))
 }
 
-// notification forwards a NotificationResponse, its payload through the detectors.
+// notification forwards a NotificationResponse. Its payload can be anything, from a
+// trigger of a masked table too: it is withheld where columns are masked, and goes
+// through the detectors otherwise.
 func (e *Engine) notification(frame []byte, inPlace bool, out *session.Output) error {
 	m, _ := e.masksFor(nil)
-	if m == nil || m.set == nil {
+	body := frame[headerLen:]
+	channel, payload := twoStrings(body[4:])
+	if m == nil || m.set == nil && !m.byColumn || payload == "" {
 		e.emit(frame, inPlace, out)
 		return nil
 	}
-	body := frame[headerLen:]
-	channel, payload := twoStrings(body[4:])
 	out.ToClient.Build(func(dst []byte) []byte {
 		dst, mark := beginFrame(dst, srvNotification)
 		dst = binary.BigEndian.AppendUint32(dst, binary.BigEndian.Uint32(body))
 		dst = append(append(dst, channel...), 0)
-		dst = m.set.AppendMessage(dst, []byte(payload), nil)
+		if m.byColumn {
+			dst = append(dst, mask.Redacted...)
+		} else {
+			dst = m.set.AppendMessage(dst, []byte(payload), nil)
+		}
 		return endFrame(append(dst, 0), mark)
 	})
 	return nil

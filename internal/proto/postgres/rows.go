@@ -93,7 +93,7 @@ func (m *maskSet) origin(c *Column, position, n int, st *sqlmeta.Statement) mask
 			return maskInfo{name: c.Name, method: m.whole, source: sourceUnresolved, computed: true} // newer than the catalogue
 		case m.doubt.of(r.Name) && len(m.columns) > 0:
 			return maskInfo{name: r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1], method: m.whole, source: sourceUnresolved, computed: true}
-		case r.Kind != 'v' && r.Kind != 'm':
+		case r.Kind != 'v' && r.Kind != 'm' && r.OID >= firstUserOID: // the server's own may hold samples of anything
 			masked, ok := m.columns[sqlmeta.ColumnID{Relation: c.Relation, Attr: c.Attr}]
 			if !ok {
 				return maskInfo{name: r.Schema + "." + r.Name + "." + r.Columns[c.Attr-1]}
