@@ -292,6 +292,8 @@ SELECT pg_export_snapshot(), pg_create_restore_point(card_number) FROM shop.paym
 EXPLAIN (VERBOSE) SELECT card_number FROM shop.payments WHERE card_number > ''
 
 -- case: explain analyze verbose card_number order by card_
+-- compare: no
+-- dull: apart from the times, which differ anyway, the plan says nothing of the values
 EXPLAIN (ANALYZE, VERBOSE) SELECT card_number || '' FROM shop.payments ORDER BY card_number
 
 -- case: card_number date where id 3

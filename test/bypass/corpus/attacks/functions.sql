@@ -107,6 +107,7 @@ SELECT vault.pl_temp()
 SELECT card FROM pg_temp.leaky
 
 -- case: slow
+-- dull: round Weir both databases answer alike
 -- takes: timing
 -- ways: simple
 SELECT vault.pl_sleep(3)
@@ -131,6 +132,7 @@ SELECT vault.secdef_card(3)
 SELECT vault.secdef_dynamic('SELECT string_agg(card, chr(44)) FROM vault.cards')
 
 -- case: function in where
+-- dull: round Weir both databases answer alike
 SELECT id FROM vault.notes WHERE vault.card_of(card_id) < '566'
 
 -- case: function in order

@@ -33,6 +33,7 @@ SELECT id FROM vault.cards ORDER BY card
 SELECT id FROM vault.cards ORDER BY card COLLATE "C" USING >
 
 -- case: order by a number
+-- dull: round Weir both databases answer alike
 SELECT id FROM (SELECT id, mail FROM vault.cards) x(id, m) ORDER BY m DESC LIMIT 1
 
 -- case: order by position
@@ -60,6 +61,7 @@ SELECT 1 FROM (SELECT left(card, 2) FROM vault.cards INTERSECT SELECT '50') x
 SELECT count(*) FROM (SELECT left(card, 3) FROM vault.cards EXCEPT SELECT '565') x
 
 -- case: having
+-- dull: round Weir both databases answer alike
 SELECT level FROM vault.cards GROUP BY level HAVING min(card) < '566' ORDER BY 1
 
 -- case: case
@@ -87,6 +89,7 @@ SELECT c.id, g FROM vault.cards c JOIN generate_series(0, 9) g ON substr(c.card,
 SELECT n.id FROM vault.notes n JOIN vault.cards c ON c.card > n.guess
 
 -- case: anti join
+-- dull: round Weir both databases answer alike
 SELECT n.id FROM vault.notes n LEFT JOIN vault.cards c ON left(c.card, 1) = left(n.guess, 1) WHERE c.id IS NULL
 
 -- case: limit
@@ -102,6 +105,7 @@ SELECT 1 / (substr(card, 2, 1)::int) FROM vault.cards WHERE id = 3
 SELECT (CASE WHEN card < '51' THEN 'x' ELSE '1' END)::int FROM vault.cards WHERE id = 3
 
 -- case: number out of range
+-- dull: round Weir both databases answer alike
 SELECT count(power(10::float8, substr(card, 1, 3)::float8)) FROM vault.cards WHERE id = 3
 
 -- case: error in where
@@ -120,6 +124,7 @@ SELECT id FROM vault.cards, unnest(string_to_array(card, '9'))
 SELECT length(repeat('x', substr(card, 1, 2)::int)) FROM vault.cards WHERE id = 3
 
 -- case: update count
+-- dull: round Weir both databases answer alike
 BEGIN
 -- then
 UPDATE vault.notes SET body = 'x' FROM vault.cards c WHERE c.id = card_id AND c.card < '566'
@@ -127,6 +132,7 @@ UPDATE vault.notes SET body = 'x' FROM vault.cards c WHERE c.id = card_id AND c.
 ROLLBACK
 
 -- case: delete count
+-- dull: round Weir both databases answer alike
 BEGIN
 -- then
 DELETE FROM vault.notes USING vault.cards c WHERE c.id = card_id AND c.mail > 'e'
@@ -148,6 +154,7 @@ DELETE FROM vault.cards WHERE card LIKE '50%'
 ROLLBACK
 
 -- case: merge
+-- dull: round Weir both databases answer alike
 BEGIN
 -- then
 MERGE INTO vault.notes n USING vault.cards c ON c.id = n.card_id AND left(c.card, 1) = left(n.guess, 1) WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN DO NOTHING
@@ -205,6 +212,7 @@ SELECT id, count(*) OVER (PARTITION BY left(card, 2)) FROM vault.cards ORDER BY 
 SELECT array_agg(id ORDER BY card), string_agg(owner, ',' ORDER BY mail) FROM vault.cards
 
 -- case: minimum of a row
+-- dull: round Weir both databases answer alike
 SELECT max(ARRAY[left(card, 1), id::text]) IS NULL, (max(ROW(card, id)::text)) < '(6' FROM vault.cards
 
 -- case: advisory lock
@@ -255,6 +263,7 @@ SELECT id FROM vault.wide WHERE jb @? '$.n ? (@ > 6000000000000000)'
 SELECT id FROM vault.wide WHERE narr < '{600000000000000}'
 
 -- case: date test
+-- dull: round Weir both databases answer alike
 SELECT id FROM vault.wide WHERE d < '5000-01-01' OR ts > '6000-01-01'
 
 -- case: bytes test

@@ -48,9 +48,13 @@ SELECT txt FROM vault.v_case
 SELECT ch FROM vault.v_chars ORDER BY id, i
 
 -- case: tests in a view
+-- compare: no
+-- dull: what a view of the database itself tests is its owner's doing; making one is judged as a statement of one's own
 SELECT * FROM vault.v_where
 
 -- case: sorted
+-- compare: no
+-- dull: as tests in a view
 SELECT id FROM vault.v_sorted
 
 -- case: ranked
@@ -63,15 +67,22 @@ SELECT id, low FROM vault.v_flag
 SELECT n FROM vault.v_count
 
 -- case: joined
+-- compare: no
+-- dull: as tests in a view
 SELECT * FROM vault.v_join ORDER BY 1, 2
 
 -- case: distinct
+-- dull: round Weir both databases answer alike
 SELECT * FROM vault.v_distinct ORDER BY id
 
 -- case: count over a testing view
+-- compare: no
+-- dull: as tests in a view
 SELECT count(*) FROM vault.v_where
 
 -- case: exists over a testing view
+-- compare: no
+-- dull: as tests in a view
 SELECT n.id, EXISTS (SELECT FROM vault.v_where w WHERE w.id = n.card_id) FROM vault.notes n
 
 -- case: materialised
@@ -111,15 +122,20 @@ SELECT card FROM vault.parts_low UNION ALL SELECT card FROM vault.parts_high
 SELECT p.card || '' FROM vault.parts p
 
 -- case: partition by the masked column
+-- compare: no
+-- dull: which partition a row is in is the table's own layout
 SELECT id FROM vault.by_card_low
 
 -- case: which partition
+-- compare: no
+-- dull: which partition a row is in is the table's own layout
 SELECT id, tableoid::regclass FROM vault.by_card ORDER BY id
 
 -- case: partition row
 SELECT b::text FROM vault.by_card_high b
 
 -- case: partitions counted
+-- dull: round Weir both databases answer alike
 SELECT count(*) FROM vault.by_card_low WHERE id < 4
 
 -- case: child
