@@ -45,6 +45,7 @@ var people = map[string][]string{
 	"sam": {"developer", "plain", "sandbox", "copier"},
 	"eve": {"developer", "plain", "raider"}, // may do nearly everything, except to see what is masked
 	"max": {"dba", "plain", "everything"},   // the same, with the server's superuser behind it
+	"mig": {"developer", "plain", "keeper"}, // keeps the shop's and the vault's tables: an application, a migration
 }
 
 const policyText = `policies:
@@ -98,6 +99,21 @@ const policyText = `policies:
       - name: raiders set, listen, lock and explain
         groups: [raider]
         actions: [set, listen, lock, explain]
+        effect: allow
+      - name: keepers change the shop and read the vault
+        groups: [keeper]
+        actions: [select, insert, update, delete, merge, truncate, create, alter, drop, grant, lock, copy_in, copy_out, explain, maintain]
+        resources: ["shop.*", "pg_temp.*", "ext.*"]
+        effect: allow
+      - name: keepers work on the vault
+        groups: [keeper]
+        actions: [select, insert, update, delete, merge, lock, explain, copy_out]
+        resources: ["vault.*"]
+        effect: allow
+      - name: keepers set and lock
+        groups: [keeper]
+        actions: [set, lock, call, listen, explain]
+        resources: ["setting:*", "function:shop.*", "function:pg_catalog.*", "function:ext.*", "channel:*"]
         effect: allow
       - name: everything
         groups: [everything]
