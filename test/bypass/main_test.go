@@ -115,6 +115,11 @@ const policyText = `policies:
         actions: [set, lock, call, listen, explain]
         resources: ["setting:*", "function:shop.*", "function:pg_catalog.*", "function:ext.*", "channel:*"]
         effect: allow
+      - name: what pg_dump --schema-only needs
+        groups: [keeper]
+        actions: [select]
+        resources: ["pg_catalog.pg_settings"]
+        effect: allow
       - name: everything
         groups: [everything]
         actions: [connect, select, insert, update, delete, truncate, merge, create, alter, drop, grant, copy_in, copy_out, call, set, lock, listen, explain, maintain]
