@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgproto3/v2"
 )
 
 // harmlessWays are how each harmless statement goes to the server.
@@ -67,7 +65,7 @@ func TestHarmless(t *testing.T) {
 			}
 		})
 	}
-	nothingMasked(t, start)
+	nothingMasked(t, start, harmlessFloor)
 }
 
 func oidOf(t *testing.T, known map[string]string, name string) string {
@@ -228,7 +226,7 @@ func statementsOf(log, pid string) (all []string) {
 }
 
 // nothingMasked: no outcome since then counts a mask.
-func nothingMasked(t *testing.T, since time.Time) {
+func nothingMasked(t *testing.T, since time.Time, least int) {
 	t.Helper()
 	events, err := w.Node.Events(t.Context(), "--kind", "action", "--from", since.UTC().Format(time.RFC3339Nano))
 	if err != nil {
@@ -252,7 +250,7 @@ func nothingMasked(t *testing.T, since time.Time) {
 			}
 		}
 	}
-	if outcomes < harmlessFloor {
+	if outcomes < least {
 		t.Errorf("%d outcomes are recorded", outcomes)
 	}
 }
@@ -279,13 +277,13 @@ func TestHarmlessPsql(t *testing.T) {
 	if err := os.WriteFile(file, []byte(script.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"-X", "-v", "ON_ERROR_STOP=1", "-U", "weir_app", "-d", sides[0], "-f", file}
+	args := []string{"-X", "-U", "weir_app", "-d", sides[0], "-f", file}
 	got, want := program(t, "ann", "psql", args...), roundWeir(t, "psql", args...)
 	if !strings.Contains(want, "== /h SELECT") || strings.Count(want, "\n") < 1000 {
 		t.Errorf("psql itself did not come to the end: %s", want[max(0, len(want)-500):])
 	}
 	sameOutput(t, got, want)
-	nothingMasked(t, start)
+	nothingMasked(t, start, 50)
 }
 
 // sameOutput compares two programs' outputs line by line.
@@ -329,17 +327,19 @@ func roundWeir(t *testing.T, name string, args ...string) string {
 // dumpUnrestricted are lines of a dump that are made up for each run.
 var dumpUnrestricted = regexp.MustCompile(`(?m)^\\(un)?restrict .*$`)
 
-// TestHarmlessDump: pg_dump --schema-only as a whole program.
+// TestHarmlessDump: pg_dump --schema-only as a whole program, of schemas. Besides the
+// catalogue and LOCK TABLE ... IN ACCESS SHARE MODE (lock on each table) it needs select
+// on pg_settings and pg_subscription, which hold more than a developer may see, and sets a
+// setting whose name it reads from pg_settings: that is unknown to Weir. For a whole
+// database with foreign servers it reads pg_user_mappings too, where passwords are.
 func TestHarmlessDump(t *testing.T) {
 	start := time.Now()
 	args := []string{"-U", "weir_app", "--schema-only", "-n", "shop", "-n", "vault", sides[0]}
-	got, want := program(t, "mig", "pg_dump", args...), roundWeir(t, "pg_dump", args...)
+	got, want := program(t, "dum", "pg_dump", args...), roundWeir(t, "pg_dump", args...)
 	got, want = dumpUnrestricted.ReplaceAllString(got, ""), dumpUnrestricted.ReplaceAllString(want, "")
 	if strings.Count(want, "CREATE TABLE") < 20 {
 		t.Errorf("pg_dump itself dumped %d tables", strings.Count(want, "CREATE TABLE"))
 	}
 	sameOutput(t, got, want)
-	nothingMasked(t, start)
+	nothingMasked(t, start, 50)
 }
-
-var _ = pgproto3.ProtocolVersionNumber
