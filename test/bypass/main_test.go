@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirproxy/weir/internal/sqlparse"
 	"github.com/weirproxy/weir/internal/testkit/world"
 )
 
@@ -43,8 +44,10 @@ var people = map[string][]string{
 	"bob": {"developer", "plain"},
 	"tom": {"developer", "plain", "temp", "copier"},
 	"sam": {"developer", "plain", "sandbox", "copier"},
-	"eve": {"developer", "plain", "raider"}, // may do nearly everything, except to see what is masked
-	"max": {"dba", "plain", "everything"},   // the same, with the server's superuser behind it
+	"eve": {"developer", "plain", "raider"},           // may do nearly everything, except to see what is masked
+	"max": {"dba", "plain", "everything"},             // the same, with the server's superuser behind it
+	"mig": {"developer", "plain", "keeper"},           // keeps the shop's and the vault's tables: an application, a migration
+	"dum": {"developer", "plain", "keeper", "dumper"}, // runs pg_dump --schema-only
 }
 
 const policyText = `policies:
@@ -98,6 +101,30 @@ const policyText = `policies:
       - name: raiders set, listen, lock and explain
         groups: [raider]
         actions: [set, listen, lock, explain]
+        effect: allow
+      - name: keepers change the shop and read the vault
+        groups: [keeper]
+        actions: [select, insert, update, delete, merge, truncate, create, alter, drop, grant, lock, copy_in, copy_out, explain, maintain]
+        resources: ["shop.*", "pg_temp.*", "ext.*"]
+        effect: allow
+      - name: keepers work on the vault
+        groups: [keeper]
+        actions: [select, insert, update, delete, merge, lock, explain, copy_out]
+        resources: ["vault.*"]
+        effect: allow
+      - name: keepers set and lock
+        groups: [keeper]
+        actions: [set, lock, call, listen, explain]
+        resources: ["setting:*", "function:shop.*", "function:pg_catalog.*", "function:ext.*", "channel:*"]
+        effect: allow
+      - name: what pg_dump --schema-only reads besides the catalogue, and the locks of keepers
+        groups: [dumper]
+        actions: [select]
+        resources: ["pg_catalog.pg_settings", "pg_catalog.pg_subscription"]
+        effect: allow
+      - name: pg_dump's set_config of a name that is read from pg_settings, which weir cannot read
+        groups: [dumper]
+        actions: [unknown]
         effect: allow
       - name: everything
         groups: [everything]
@@ -158,6 +185,7 @@ CREATE VIEW shop.renamed AS SELECT id, card_number AS note FROM shop.payments;
 `
 
 func TestMain(m *testing.M) {
+	sqlparse.ChildMain() // the analyser of TestDifferential
 	if s := os.Getenv(roleVar); s != "" {
 		os.Exit(helper(s))
 	}
