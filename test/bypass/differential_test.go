@@ -278,14 +278,14 @@ func newAnalysis(t *testing.T) *analysis {
 	return a
 }
 
-// tally is how much was compared.
-type tally struct{ statements, unnamed, origins, plans, unresolved, skipped int }
+// compared is how much was compared.
+type compared struct{ statements, unnamed, origins, plans, unresolved, skipped int }
 
 // compareColumns holds Output against RowDescription and the plan.
 func compareColumns(t *testing.T, cases []*sqlCase) {
 	a := newAnalysis(t)
 	c := direct(t, "weir_dba", docsDB)
-	var n tally
+	var n compared
 	for _, k := range cases {
 		if len(k.steps) != 1 || k.steps[0].bound {
 			continue
@@ -311,6 +311,7 @@ func compareColumns(t *testing.T, cases []*sqlCase) {
 		}
 		a.comparePlan(t, c, k, sql, st, &n)
 	}
+	results.say("differential", fmt.Sprintf("%d statements with rows: %d origins that the server names and %d references in its plans are in the lineage.", n.statements, n.origins, n.plans))
 	t.Logf("%d statements with rows, %d columns without a name of weir's, %d origins, %d references in plans (%d of no column in sight), %d columns left to weir as unresolved",
 		n.statements, n.unnamed, n.origins, n.plans, n.skipped, n.unresolved)
 	if n.origins < originsFloor || n.plans < plansFloor {
@@ -318,7 +319,7 @@ func compareColumns(t *testing.T, cases []*sqlCase) {
 	}
 }
 
-func (a *analysis) compareField(t *testing.T, k *sqlCase, sql string, i int, f field, o *sqlmeta.Output, n *tally) {
+func (a *analysis) compareField(t *testing.T, k *sqlCase, sql string, i int, f field, o *sqlmeta.Output, n *compared) {
 	t.Helper()
 	switch {
 	case o.Name == "":
@@ -390,7 +391,7 @@ type plan struct {
 var reference = regexp.MustCompile(`'(?:[^']|'')*'|("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)\.("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*|\*)(\()?`)
 
 // comparePlan looks for the base columns in the output of the plan's top.
-func (a *analysis) comparePlan(t *testing.T, c *client, k *sqlCase, sql string, st *sqlmeta.Statement, n *tally) {
+func (a *analysis) comparePlan(t *testing.T, c *client, k *sqlCase, sql string, st *sqlmeta.Statement, n *compared) {
 	t.Helper()
 	if slices.Contains([]string{"EXPLAIN", "FETCH", "COPY", "SHOW"}, st.Tag) {
 		return

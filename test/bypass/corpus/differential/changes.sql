@@ -41,6 +41,7 @@ INSERT INTO order_items VALUES (4, 2, 1)
 INSERT INTO measurement VALUES (3, '2006-05-05', 1, 2), (4, '2007-05-05', 3, 4)
 
 -- case: insert into a view
+-- except: docs.films docs.comedies
 INSERT INTO comedies VALUES ('N0001', 'New', 105, '2001-01-01', 'Comedy', '90 minutes') RETURNING title
 
 -- case: with insert
@@ -90,6 +91,7 @@ UPDATE ONLY cities SET elevation = 0 WHERE name = 'Hayward'
 UPDATE measurement SET logdate = '2007-06-06' WHERE city_id = 1
 
 -- case: update a view
+-- except: docs.films docs.comedies
 UPDATE comedies SET title = title || '!' WHERE did = 105 RETURNING title, len
 
 -- case: update with a rule
@@ -122,6 +124,7 @@ DELETE FROM orders WHERE order_id = 2
 DELETE FROM measurement WHERE logdate < '2007-01-01' RETURNING city_id, logdate
 
 -- case: delete from a view
+-- except: docs.films docs.comedies
 DELETE FROM comedies WHERE did = 110
 
 -- case: with delete
@@ -152,6 +155,7 @@ SELECT code, title INTO films_short FROM films WHERE kind = 'Comedy'
 CREATE TEMP TABLE temp_films ON COMMIT DROP AS TABLE films
 
 -- case: refresh
+-- except: docs.invoice docs.sales_summary
 REFRESH MATERIALIZED VIEW sales_summary
 
 -- case: copy out
@@ -196,6 +200,7 @@ UPDATE films SET kind = 'Dramatic' WHERE CURRENT OF c_films
 CLOSE c_films
 
 -- case: function that reads
+-- except: docs.products
 SELECT getname(2)
 
 -- case: lock
