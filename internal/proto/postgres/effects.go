@@ -8,6 +8,11 @@ import (
 func (e *Engine) effects(a *act, tag string) {
 	st := a.stmt
 	ef := &st.Effects
+	for _, c := range ef.Settings {
+		if c.Name == "application_name" && !c.Unsure && len(c.Values) == 1 { // the client's own words
+			e.ownNames = append(e.ownNames[max(0, len(e.ownNames)-maxOwnNames+1):], c.Values[0])
+		}
+	}
 	e.settings.complete(ef, tag)
 	if ef.ChangesCatalogue || st.Problem != "" {
 		e.changed, e.doubt = true, e.doubt.after(st)
@@ -51,6 +56,9 @@ func (e *Engine) effects(a *act, tag string) {
 // withHold reports whether a DECLARE may be one WITH HOLD: then the cursor may
 // outlive its transaction. To keep one that does not is harmless.
 func withHold(text string) bool { return strings.Contains(strings.ToLower(text), "hold") }
+
+// maxOwnNames is how many application names a rollback may go back to.
+const maxOwnNames = 8
 
 // noGeneration is the generation of an analysis that has to be made anew.
 const noGeneration = ^uint64(0)

@@ -49,7 +49,8 @@ type Engine struct {
 	statements *table[*prepared]
 	portals    *table[*portal]
 	settings   settings
-	strings    bool // standard_conforming_strings
+	strings    bool     // standard_conforming_strings
+	ownNames   []string // application names that the client has written down, latest last
 	encoding   string
 	changed    bool   // the open transaction changed the catalogue
 	doubt      *doubt // what of the catalogue it changed
@@ -98,6 +99,7 @@ func NewEngine(c EngineConfig) *Engine {
 		ahead:    c.Ahead,
 		compiler: maskCompiler{config: &c.Masks, cache: c.cache, known: c.known},
 	}
+	e.ownNames = append(e.ownNames, c.Parameters["application_name"])
 	if path, ok := c.Parameters["search_path"]; ok {
 		e.settings.report(path)
 		e.settings.defaults = e.settings.now

@@ -3,6 +3,7 @@ package postgres
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgproto3/v2"
 
@@ -476,7 +477,7 @@ func (e *Engine) parameter(frame []byte, inPlace bool, out *session.Output) erro
 	case "search_path":
 		e.settings.report(value)
 	}
-	if !clientSettings[name] {
+	if !clientSettings[name] && !(name == "application_name" && slices.Contains(e.ownNames, value)) {
 		if shown := e.shownSetting(value); shown != value {
 			m := pgproto3.ParameterStatus{Name: name, Value: shown}
 			var err error
