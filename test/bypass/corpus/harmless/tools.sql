@@ -119,6 +119,7 @@ SELECT floor(extract(epoch from placed_at)/86400)*86400 AS "time", avg(total) AS
 SELECT db.oid,db.* FROM pg_catalog.pg_database db WHERE datallowconn AND NOT datistemplate ORDER BY db.datname
 
 -- case: DBeaver schemas
+-- ways: simple, text
 SELECT n.oid,n.*,d.description FROM pg_catalog.pg_namespace n LEFT OUTER JOIN pg_catalog.pg_description d ON d.objoid=n.oid AND d.objsubid=0 AND d.classoid='pg_namespace'::regclass WHERE n.nspname !~ '^pg_(toast_)?temp' ORDER BY nspname
 
 -- case: DBeaver tables

@@ -159,8 +159,6 @@ COPY shop.orders TO STDOUT
 EXPLAIN (COSTS off) SELECT * FROM shop.orders WHERE id = 1
 
 -- case: Rails schema migrations
-BEGIN
--- then
 CREATE TABLE IF NOT EXISTS "shop"."schema_migrations" ("version" character varying NOT NULL PRIMARY KEY)
 -- then
 CREATE TABLE IF NOT EXISTS "shop"."ar_internal_metadata" ("key" character varying NOT NULL PRIMARY KEY, "value" character varying, "created_at" timestamp(6) NOT NULL, "updated_at" timestamp(6) NOT NULL)
@@ -169,7 +167,9 @@ SELECT "schema_migrations"."version" FROM "shop"."schema_migrations" ORDER BY "s
 -- then
 INSERT INTO "shop"."schema_migrations" (version) VALUES ('20260101000000') RETURNING "version"
 -- then
-ROLLBACK
+DROP TABLE "shop"."schema_migrations"
+-- then
+DROP TABLE "shop"."ar_internal_metadata"
 
 -- case: Rails advisory lock
 SELECT pg_try_advisory_lock(4919432194)
@@ -190,8 +190,6 @@ ALTER TABLE "shop"."orders" ADD CONSTRAINT "chk_state" CHECK (state IN ('new', '
 ROLLBACK
 
 -- case: Flyway schema history
-BEGIN
--- then
 SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'shop')
 -- then
 SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'shop' AND c.relname = 'flyway_schema_history' AND c.relkind = 'r')
@@ -207,7 +205,7 @@ INSERT INTO "shop"."flyway_schema_history" ("installed_rank", "version", "descri
 -- then
 SELECT "installed_rank","version","description","type","script","checksum","installed_on","installed_by","execution_time","success" FROM "shop"."flyway_schema_history" WHERE "installed_rank" > 0 ORDER BY "installed_rank"
 -- then
-ROLLBACK
+DROP TABLE "shop"."flyway_schema_history"
 
 -- case: Flyway lock
 BEGIN
@@ -226,8 +224,6 @@ SELECT current_user
 RESET search_path
 
 -- case: Liquibase change log lock
-BEGIN
--- then
 CREATE TABLE shop.databasechangeloglock (ID INTEGER NOT NULL, LOCKED BOOLEAN NOT NULL, LOCKGRANTED TIMESTAMP WITHOUT TIME ZONE, LOCKEDBY VARCHAR(255), CONSTRAINT databasechangeloglock_pkey PRIMARY KEY (ID))
 -- then
 DELETE FROM shop.databasechangeloglock
@@ -238,11 +234,9 @@ SELECT LOCKED FROM shop.databasechangeloglock WHERE ID=1
 -- then
 UPDATE shop.databasechangeloglock SET LOCKED = TRUE, LOCKEDBY = 'ci', LOCKGRANTED = '2026-01-01' WHERE ID = 1 AND LOCKED = FALSE
 -- then
-ROLLBACK
+DROP TABLE shop.databasechangeloglock
 
 -- case: Liquibase change log
-BEGIN
--- then
 CREATE TABLE shop.databasechangelog (ID VARCHAR(255) NOT NULL, AUTHOR VARCHAR(255) NOT NULL, FILENAME VARCHAR(255) NOT NULL, DATEEXECUTED TIMESTAMP WITHOUT TIME ZONE NOT NULL, ORDEREXECUTED INTEGER NOT NULL, EXECTYPE VARCHAR(10) NOT NULL, MD5SUM VARCHAR(35))
 -- then
 SELECT COUNT(*) FROM shop.databasechangelog
@@ -251,11 +245,9 @@ SELECT MAX(ORDEREXECUTED) FROM shop.databasechangelog
 -- then
 SELECT * FROM shop.databasechangelog ORDER BY DATEEXECUTED ASC, ORDEREXECUTED ASC
 -- then
-ROLLBACK
+DROP TABLE shop.databasechangelog
 
 -- case: Alembic version table
-BEGIN
--- then
 CREATE TABLE shop.alembic_version (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))
 -- then
 INSERT INTO shop.alembic_version (version_num) VALUES ('1975ea83b712') RETURNING shop.alembic_version.version_num
@@ -264,11 +256,9 @@ UPDATE shop.alembic_version SET version_num='27c6a30d7c24' WHERE shop.alembic_ve
 -- then
 SELECT shop.alembic_version.version_num FROM shop.alembic_version
 -- then
-ROLLBACK
+DROP TABLE shop.alembic_version
 
 -- case: Alembic operations
-BEGIN
--- then
 CREATE TABLE shop.account (id INTEGER NOT NULL, name VARCHAR(50) NOT NULL, description TEXT, PRIMARY KEY (id))
 -- then
 ALTER TABLE shop.account ADD COLUMN last_seen TIMESTAMP WITHOUT TIME ZONE
@@ -282,8 +272,6 @@ ALTER TABLE shop.account RENAME COLUMN description TO about
 DROP INDEX shop.ix_account_name
 -- then
 DROP TABLE shop.account
--- then
-ROLLBACK
 
 -- case: golang-migrate lock
 -- values: 1091487441
@@ -293,8 +281,6 @@ SELECT pg_advisory_lock($1)
 SELECT pg_advisory_unlock($1)
 
 -- case: golang-migrate version
-BEGIN
--- then
 SELECT COUNT(1) FROM information_schema.tables WHERE table_schema = 'shop' AND table_name = 'schema_versions' LIMIT 1
 -- then
 CREATE TABLE IF NOT EXISTS "shop"."schema_versions" (version bigint not null primary key, dirty boolean not null)
@@ -305,22 +291,22 @@ INSERT INTO "shop"."schema_versions" (version, dirty) VALUES (3, false)
 -- then
 SELECT version, dirty FROM "shop"."schema_versions" LIMIT 1
 -- then
-ROLLBACK
+DROP TABLE "shop"."schema_versions"
 
 -- case: Ecto migration lock
-BEGIN
--- then
 CREATE TABLE IF NOT EXISTS "shop"."ecto_migrations" ("version" bigint, "inserted_at" timestamp(0), PRIMARY KEY ("version"))
+-- then
+BEGIN
 -- then
 LOCK TABLE "shop"."ecto_migrations" IN SHARE UPDATE EXCLUSIVE MODE
 -- then
 SELECT s0."version"::bigint FROM "shop"."ecto_migrations" AS s0
 -- then
-ROLLBACK
+COMMIT
+-- then
+DROP TABLE "shop"."ecto_migrations"
 
 -- case: a view and its grants
-BEGIN
--- then
 CREATE VIEW shop.order_items AS SELECT id, item FROM shop.orders
 -- then
 GRANT SELECT ON shop.order_items TO weir_dba
@@ -328,8 +314,6 @@ GRANT SELECT ON shop.order_items TO weir_dba
 SELECT count(*) FROM shop.order_items
 -- then
 DROP VIEW shop.order_items
--- then
-ROLLBACK
 
 -- case: temporary table
 BEGIN
@@ -337,10 +321,6 @@ BEGIN
 CREATE TEMPORARY TABLE batch (id integer, item text) ON COMMIT DROP
 -- then
 INSERT INTO batch SELECT id, item FROM shop.orders WHERE id < 5
--- then
-UPDATE shop.orders o SET item = b.item || '!' FROM batch b WHERE b.id = o.id
--- then
-SELECT id, item FROM batch ORDER BY id
 -- then
 ROLLBACK
 
