@@ -13,7 +13,7 @@ KERNEL_PACKAGES := ip=iproute2 setpriv=util-linux
 BPF_PACKAGES := clang=clang llvm-strip=llvm /usr/include/bpf/bpf_helpers.h=libbpf-dev
 SCREEN_PACKAGES := curl=curl openssl=openssl
 
-.PHONY: build test test-go demo generate lint bench fuzz image clean dex clients
+.PHONY: build test test-go bypass-report demo generate lint bench fuzz image clean dex clients
 
 build:
 	@tools/ensure $(CGO_PACKAGES)
@@ -41,6 +41,11 @@ test: build dex
 # one names its reason.
 test-go:
 	$(GO) test -count=1 -timeout 20m -p 2 -json ./... | $(GO) run ./test/testsum
+
+# test/bypass/REPORT.md from a run of its corpora.
+bypass-report: build dex
+	@tools/ensure $(POSTGRES_PACKAGES) $(KERNEL_PACKAGES)
+	$(GO) test -count=1 ./test/bypass -update
 
 demo: build dex
 	@tools/ensure $(POSTGRES_PACKAGES) $(KERNEL_PACKAGES)
