@@ -2,10 +2,6 @@ package bypass
 
 import "testing"
 
-// letters writes the digits of a value as letters, as quotation marks and numbers
-// alone do not hide it.
-const letters = `translate(card_number, '0123456789 -', 'abcdefghij')`
-
 // TestCopyStays: COPY TO in all of its formats, of relations and of queries.
 func TestCopyStays(t *testing.T) {
 	options := []string{"", "(FORMAT csv)", "(FORMAT csv, HEADER)", "(FORMAT binary)", "BINARY", "(FORMAT 'TEXT')",
