@@ -84,6 +84,8 @@ type Request struct {
 	// "done"; BreakGlass names the groups that may go through at once.
 	Review     string   `json:"review,omitempty"`
 	BreakGlass []string `json:"break_glass,omitempty"`
+	// Broke is set when the requester went through at once.
+	Broke *Broke `json:"broke,omitempty"`
 	// May says what the viewer may do: approve deny withdraw break-glass review.
 	May []string `json:"may,omitempty"`
 	// Document is what the digest is of, to the byte.
@@ -118,6 +120,8 @@ type Action struct {
 	// Meaning is a digest over what the catalogue says about all that the action
 	// touches.
 	Meaning string `json:"meaning,omitempty"`
+	// Unrestricted is set when an update or a delete has no WHERE.
+	Unrestricted bool `json:"unrestricted,omitempty"`
 }
 
 // Preview is what approvers see of an action besides its text.
@@ -131,6 +135,9 @@ type Rule struct {
 	Proof         string   `json:"proof"`
 	Grant         string   `json:"grant"`
 	RequireReason bool     `json:"require_reason,omitempty"`
+	Prompt        string   `json:"prompt,omitempty"`
+	MaxAge        int64    `json:"max_age,omitempty"` // seconds
+	BreakGlass    []string `json:"break_glass,omitempty"`
 }
 
 // Needed is Count different people of any of Groups.
@@ -149,6 +156,12 @@ type Decision struct {
 	At      time.Time `json:"at"`
 	Reason  string    `json:"reason,omitempty"`
 	Proof   string    `json:"proof"` // idp | session | slack
+}
+
+// Broke says who broke the glass, and why.
+type Broke struct {
+	By     string `json:"by"`
+	Reason string `json:"reason"`
 }
 
 // Viewer is who looks or decides. Nobody at all is not one.

@@ -240,7 +240,7 @@ func (s *Spool) refusal(events ...[]*auditlog.Event) error {
 func alwaysDisk(events []*auditlog.Event) bool {
 	for _, ev := range events {
 		switch ev.Kind {
-		case auditlog.FlowRefused, auditlog.ApprovalRequest, auditlog.ApprovalDecide, auditlog.ApprovalExpire,
+		case auditlog.FlowRefused, auditlog.ApprovalRequest, auditlog.ApprovalDecide, auditlog.ApprovalExpire, auditlog.ApprovalView,
 			auditlog.IdentityBind, auditlog.IdentityUnbind, auditlog.AgentStart, auditlog.AgentStop,
 			auditlog.Gap, auditlog.PolicyLoad, auditlog.ConfigLoad:
 			return true

@@ -162,10 +162,20 @@ type Action struct {
 	// pass whatever its rules say, in words for the user and the record; "" when there
 	// is none. An engine finds out, the gate denies.
 	Forbidden string
+	// State is what of the session changes what the text means (role, search_path, ...),
+	// and Meaning a digest over what the catalogue says about all that the action touches:
+	// with the text and what is bound to it they say what an approval is for.
+	State   []Setting
+	Meaning string
 	// Spends is what the action takes out of budgets that an obligation of the policy
 	// gives its principal. An engine finds out, the gate takes it when the action may
 	// run, and denies when there is not enough left.
 	Spends []Spend
+}
+
+// Setting is one setting of a session.
+type Setting struct {
+	Name, Value string
 }
 
 // ColumnUse names the columns that an action touches, "schema.table.column" each.

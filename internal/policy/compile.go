@@ -304,21 +304,67 @@ func (c *compiler) approve(f *fileSource, path string, y *ruleYAML, r *rule) {
 	if r.effect != flow.Approve {
 		f.doc.Add(path, fmt.Sprintf("approve stands in a rule with effect %q", y.Effect), "make it effect: approve, or take approve out")
 	}
-	a := &Approve{Groups: y.Approve.Groups, Count: 1, Timeout: time.Duration(y.Approve.Timeout),
-		Grant: y.Approve.Grant, Proof: y.Approve.Proof, RequireReason: y.Approve.RequireReason}
-	if a.Groups == nil {
-		f.doc.Add(path, "approve names no groups, so nobody could approve", "add groups: with the groups whose members may")
-	}
-	c.notEmpty(f, at(path, "groups"), y.Approve.Groups, "")
-	if y.Approve.Count != nil {
-		a.Count = *y.Approve.Count
-	}
-	if a.Count < 1 || a.Count > maxApprovers {
-		f.doc.Add(at(path, "count"), "count is a number of people from 1 to "+strconv.Itoa(maxApprovers), "")
-	}
+	want := y.Approve
+	a := &Approve{Timeout: time.Duration(want.Timeout), Grant: want.Grant, AtExpiry: want.AtExpiry, Proof: want.Proof, Prompt: want.Prompt,
+		MaxAge: time.Duration(want.MaxAge), RequireReason: want.RequireReason}
+	c.quorums(f, path, want, a)
 	if f.doc.Has(at(path, "timeout")) && a.Timeout <= 0 {
 		f.doc.Add(at(path, "timeout"), "timeout must be longer than nothing", "")
 	}
+	c.grant(f, path, a)
+	if a.Proof == "" {
+		a.Proof = ProofIDP
+	}
+	c.oneOf(f, at(path, "proof"), a.Proof, []string{ProofIDP, ProofSession})
+	c.freshness(f, path, a)
+	if want.BreakGlass != nil {
+		if a.BreakGlass = want.BreakGlass.Groups; a.BreakGlass == nil {
+			f.doc.Add(at(path, "break_glass"), "break_glass names no groups, so nobody could", "add groups:, or take it out")
+		}
+		c.notEmpty(f, at(path, "break_glass.groups"), a.BreakGlass, "")
+	}
+	r.approve = a
+}
+
+// quorums reads who must approve: groups and count, or a list of these.
+func (c *compiler) quorums(f *fileSource, path string, y *approveYAML, a *Approve) {
+	if y.AllOf == nil {
+		a.Needs = []Quorum{c.quorum(f, path, y.Groups, y.Count)}
+		return
+	}
+	if y.Groups != nil || y.Count != nil {
+		f.doc.Add(path, "approve has both groups or count, and all_of", "put groups and count into an entry of all_of")
+	}
+	if len(y.AllOf) == 0 {
+		f.doc.Add(at(path, "all_of"), "all_of is empty, so nobody would have to approve", "add {groups: [...], count: 1}")
+	}
+	people := 0
+	for i, q := range y.AllOf {
+		a.Needs = append(a.Needs, c.quorum(f, at(path, "all_of", i), q.Groups, q.Count))
+		people += a.Needs[i].Count
+	}
+	if people > maxApprovers {
+		f.doc.Add(at(path, "all_of"), "all_of wants more than "+strconv.Itoa(maxApprovers)+" people", "")
+	}
+}
+
+func (c *compiler) quorum(f *fileSource, path string, groups []string, count *int) Quorum {
+	q := Quorum{Groups: groups, Count: 1}
+	if groups == nil {
+		f.doc.Add(path, "approve names no groups, so nobody could approve", "add groups: with the groups whose members may")
+	}
+	c.notEmpty(f, at(path, "groups"), groups, "")
+	if count != nil {
+		q.Count = *count
+	}
+	if q.Count < 1 || q.Count > maxApprovers {
+		f.doc.Add(at(path, "count"), "count is a number of people from 1 to "+strconv.Itoa(maxApprovers), "")
+	}
+	return q
+}
+
+// grant reads how far the consent reaches, and what becomes of what runs at its end.
+func (c *compiler) grant(f *fileSource, path string, a *Approve) {
 	switch a.Grant {
 	case "":
 		a.Grant = GrantOnce
@@ -330,11 +376,24 @@ func (c *compiler) approve(f *fileSource, path string, y *ruleYAML, r *rule) {
 		}
 		a.GrantFor = d
 	}
-	if a.Proof == "" {
-		a.Proof = ProofIDP
+	if a.AtExpiry == "" {
+		a.AtExpiry = AtExpiryCancel
 	}
-	c.oneOf(f, at(path, "proof"), a.Proof, []string{ProofIDP, ProofSession})
-	r.approve = a
+	c.oneOf(f, at(path, "at_expiry"), a.AtExpiry, []string{AtExpiryCancel, AtExpiryFinish})
+}
+
+// freshness reads what the sign-in of an approver has to ask for (OpenID Connect Core,
+// 3.1.2.1).
+func (c *compiler) freshness(f *fileSource, path string, a *Approve) {
+	if a.Prompt != "" {
+		c.oneOf(f, at(path, "prompt"), a.Prompt, []string{"login", "consent", "select_account"})
+	}
+	if f.doc.Has(at(path, "max_age")) && a.MaxAge < time.Second {
+		f.doc.Add(at(path, "max_age"), "max_age must be a second or longer", "")
+	}
+	if (a.Prompt != "" || a.MaxAge != 0) && a.Proof == ProofSession {
+		f.doc.Add(path, "prompt and max_age are for proof: idp; with proof: session nobody signs in anew", "make it proof: idp, or take them out")
+	}
 }
 
 // maxApprovers bounds count: no team has more approvers, and a typing slip

@@ -26,7 +26,7 @@ type Explanation struct {
 	Masked *Masked `json:"masked,omitempty"`
 }
 
-// NeedExplanation is whose approval is needed.
+// NeedExplanation is whose approval is needed: one of a rule's quorums.
 type NeedExplanation struct {
 	Rule          string   `json:"rule"`
 	Groups        []string `json:"groups"`
@@ -34,6 +34,7 @@ type NeedExplanation struct {
 	Grant         string   `json:"grant"`
 	Proof         string   `json:"proof"`
 	RequireReason bool     `json:"require_reason,omitempty"`
+	BreakGlass    []string `json:"break_glass,omitempty"` // groups that may go through at once
 }
 
 // AccessExplanation is about one access of the action.
@@ -73,7 +74,10 @@ func (s *Set) Explain(in Input) Explanation {
 	d := s.Decide(in)
 	e := Explanation{Verdict: d.Verdict, Rule: d.Rule, Policy: d.Policy, Reason: d.Reason, Record: d.Record, Revision: s.revision}
 	for _, n := range d.Needs {
-		e.Needs = append(e.Needs, NeedExplanation{n.Rule, n.Approve.Groups, n.Approve.Count, n.Approve.Grant, n.Approve.Proof, n.Approve.RequireReason})
+		a := n.Approve
+		for _, q := range a.Needs {
+			e.Needs = append(e.Needs, NeedExplanation{n.Rule, q.Groups, q.Count, a.Grant, a.Proof, a.RequireReason, a.BreakGlass})
+		}
 	}
 	if in.Action == nil || in.Flow == nil {
 		return e

@@ -48,10 +48,24 @@ type ruleYAML struct {
 type approveYAML struct {
 	Groups        []string            `yaml:"groups"`
 	Count         *int                `yaml:"count"`
+	AllOf         []quorumYAML        `yaml:"all_of"`
 	Timeout       strictyaml.Duration `yaml:"timeout"`
 	Grant         string              `yaml:"grant"`
+	AtExpiry      string              `yaml:"at_expiry"`
 	Proof         string              `yaml:"proof"`
+	Prompt        string              `yaml:"prompt"`
+	MaxAge        strictyaml.Duration `yaml:"max_age"`
 	RequireReason bool                `yaml:"require_reason"`
+	BreakGlass    *breakGlassYAML     `yaml:"break_glass"`
+}
+
+type quorumYAML struct {
+	Groups []string `yaml:"groups"`
+	Count  *int     `yaml:"count"`
+}
+
+type breakGlassYAML struct {
+	Groups []string `yaml:"groups"`
 }
 
 type maskYAML struct {

@@ -58,15 +58,33 @@ const (
 	ProofSession = "session" // a signed-in session is enough
 )
 
+// What becomes of an action that still runs when its grant ends.
+const (
+	AtExpiryCancel = "cancel" // its flow is cut
+	AtExpiryFinish = "finish" // it comes to its end
+)
+
 // Approve is what a rule with effect approve asks for.
 type Approve struct {
-	Groups        []string
-	Count         int           // distinct people, at least 1
+	// Needs are the quorums, all of which must be met, by different people each.
+	Needs         []Quorum
 	Timeout       time.Duration // 0: the configuration's default
 	Grant         string        // once | session | a duration
 	GrantFor      time.Duration // with a duration: how long; 0 otherwise
+	AtExpiry      string        // cancel | finish
 	Proof         string        // idp | session
-	RequireReason bool
+	Prompt        string        // what the approver's sign-in asks the provider for; "": nothing
+	MaxAge        time.Duration // of that sign-in; 0: any
+	RequireReason bool          // of those who approve
+	// BreakGlass are the groups whose members may go through at once, with a reason
+	// and a review; empty: nobody.
+	BreakGlass []string
+}
+
+// Quorum is Count different people, each of any of Groups.
+type Quorum struct {
+	Groups []string
+	Count  int // at least 1
 }
 
 // What happens to a session whose recorder fails (contract, section 3).

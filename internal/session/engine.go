@@ -24,6 +24,9 @@ type Engine interface {
 	Pending() *Question
 	// Answer gives the answer to the pending question.
 	Answer(a *Answered, out *Output) error
+	// Held tells the client that the pending question waits for other people, where its
+	// stream permits. It may be called again as the request comes along.
+	Held(n Notice, out *Output)
 	// Idle reports whether the flow could end now without anybody losing work.
 	Idle() bool
 	// Goodbye puts the reason of a cut into the client's stream, where the
@@ -43,6 +46,12 @@ type Question struct {
 	// Resolve finds out what the client asks for. It may block and runs outside
 	// of the engine, so it works on a snapshot. Extra goes back to the engine.
 	Resolve func(ctx context.Context) (actions []*flow.Action, extra any)
+	// Describe fills in what the actions mean (flow.Action.Meaning), before they are
+	// brought before other people; nil when that goes without saying.
+	Describe func(actions []*flow.Action, extra any)
+	// Preview finds out for approvers what the resolved actions would do (Ask.Preview);
+	// nil when the engine has nothing to show.
+	Preview func(ctx context.Context, extra any) []Preview
 }
 
 // Answered is a question's answer.

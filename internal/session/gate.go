@@ -39,6 +39,8 @@ type Refusal struct {
 	Rule    string
 	Message string
 	Fatal   bool // the flow must end after it
+	// Cancelled is set when the client itself took back what it had asked for.
+	Cancelled bool
 }
 
 func (r *Refusal) Error() string { return r.Message }
@@ -57,8 +59,9 @@ const (
 
 // Ticket is an allowed action whose outcome is owed.
 type Ticket struct {
-	id    string
-	start time.Time
+	id      string
+	start   time.Time
+	consent *dependence // that it rests on; nil when on nobody's
 }
 
 // Decision is the gate's answer on a list of actions. Only a Gate makes one that
@@ -72,6 +75,8 @@ type Decision struct {
 	// Masks are those that apply to the principal under Revision.
 	Masks    []*policy.Mask
 	Revision string
+	// held is set while other people have not decided; Refusal then says that it waits.
+	held Hold
 }
 
 // Allowed reports whether the actions may be forwarded.
@@ -101,6 +106,10 @@ type Gate struct {
 	opened    bool
 	refused   *Refusal
 	assurance string
+	waiter    Waiter
+	held      *waiting // while the client waits for other people
+	depends   map[*dependence]struct{}
+	onCut     func()
 }
 
 // Flow is the flow that the gate stands in front of.
@@ -110,11 +119,25 @@ func (g *Gate) Flow() *flow.Flow { return g.flow }
 func (g *Gate) Principal() *flow.Principal { return g.who.Load() }
 
 // Admit decides whether this principal may use the backend at all: the action
-// connect on resource. On success the flow's database and login are set. The
-// error is always a *Refusal.
+// connect on resource. On success the flow's database and login are set. It may wait
+// for other people, see WaitOn. The error is always a *Refusal.
 func (g *Gate) Admit(ctx context.Context, database, resource string) (Grant, error) {
+	return g.admission(ctx, database, resource, true)
+}
+
+// AdmitBeside admits a connection that only serves a flow that was admitted before, a
+// cancel request: what other people have to approve they have approved for that.
+func (g *Gate) AdmitBeside(ctx context.Context, earlier Grant, database, resource string) (Grant, error) {
+	return g.admission(ctx, database, resource, !earlier.Valid())
+}
+
+func (g *Gate) admission(ctx context.Context, database, resource string, approvals bool) (Grant, error) {
 	g.flow.Database = database
-	refusal := g.admit(resource)
+	login, known := g.server.Login(g.flow.Backend, g.Principal())
+	if known {
+		g.flow.Login = login
+	}
+	refusal := g.admit(ctx, resource, approvals)
 	if refusal != nil && g.server.Observe {
 		g.server.Log.Warn("observe: would have refused", "flow", g.flow.ID, "reason", refusal.Message)
 		refusal = nil
@@ -122,9 +145,7 @@ func (g *Gate) Admit(ctx context.Context, database, resource string) (Grant, err
 	if refusal == nil && context.Cause(ctx) != nil {
 		refusal = refusalFor(context.Cause(ctx))
 	}
-	if login, ok := g.server.Login(g.flow.Backend, g.Principal()); ok {
-		g.flow.Login = login
-	} else if refusal == nil {
+	if !known && refusal == nil {
 		refusal = &Refusal{Reason: flow.ReasonDenied, Fatal: true, Message: fmt.Sprintf(
 			"weir: backend %q has no credentials entry for your groups; ask whoever keeps weir's configuration to add one", g.flow.Backend)}
 	}
@@ -138,16 +159,24 @@ func (g *Gate) Admit(ctx context.Context, database, resource string) (Grant, err
 	return Grant{flow: g.flow, who: g.Principal()}, nil
 }
 
-func (g *Gate) admit(resource string) *Refusal {
+func (g *Gate) admit(ctx context.Context, resource string, approvals bool) *Refusal {
 	if g.whoErr != nil {
 		return refusalFor(g.whoErr)
 	}
 	if r := g.expired(); r != nil {
 		return r
 	}
-	action := &flow.Action{Accesses: []flow.Access{{Verb: flow.Connect, Resource: resource}}}
-	d := g.server.Policy().Decide(g.input(g.Principal(), action))
-	r := g.refusalOf(d)
+	action := &flow.Action{ID: ulid.Make().String(), Accesses: []flow.Access{{Verb: flow.Connect, Resource: resource}}}
+	pol := g.server.Policy()
+	d := pol.Decide(g.input(g.Principal(), action))
+	var r *Refusal
+	switch {
+	case d.Verdict == flow.Approve && !approvals:
+	case d.Verdict == flow.Approve && g.server.Approvals != nil && !g.server.Observe:
+		r = g.admitHeld(ctx, action, d.Needs, pol.Revision())
+	default:
+		r = g.refusalOf(d)
+	}
 	if r != nil {
 		r.Fatal = true
 	}
@@ -169,10 +198,31 @@ func (g *Gate) Opened(ctx context.Context, up auditlog.Upstream, assurance strin
 	return nil
 }
 
-// Decide decides actions as a whole: all of them may be forwarded or none. It
-// may block: on the recorder, later on other people.
+// Decide decides actions as a whole: all of them may be forwarded or none. It may
+// block on the recorder. What other people have to approve is refused, unless a grant
+// of theirs stands: only Relay can let a client wait.
 func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *Decision {
+	d := g.decideFor(ctx, &asking{question: &Question{Mode: mode}, actions: actions})
+	if d.held != nil {
+		d.held.Withdraw("nobody can wait here")
+		d.held = nil
+	}
+	return d
+}
+
+// asking is one question to the gate, and the request that it has led to.
+type asking struct {
+	question *Question
+	actions  []*flow.Action
+	extra    any  // of the engine's
+	hold     Hold // nil until other people are asked
+}
+
+// decideFor is Decide for somebody who can wait: a Decision with held set is to be
+// asked for again when that has ended.
+func (g *Gate) decideFor(ctx context.Context, q *asking) *Decision {
 	pol := g.server.Policy()
+	actions := q.actions
 	d := &Decision{Revision: pol.Revision()}
 	if cause := context.Cause(ctx); cause != nil {
 		d.Refusal = refusalFor(cause)
@@ -193,22 +243,33 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 	if d.Refusal == nil {
 		d.Refusal = g.firstRefusal(actions, decided)
 	}
+	var consent Consent
 	if d.Refusal == nil && !g.server.Observe {
-		d.Refusal = g.spend(mode, actions, decided)
+		if d.Refusal, consent, d.held = g.approved(ctx, q, decided, d.Revision); d.held != nil {
+			return d
+		}
+	}
+	if q.hold != nil && consent.ID == "" {
+		q.hold.Withdraw("it was not needed any more, or refused")
+	}
+	if d.Refusal == nil && !g.server.Observe {
+		d.Refusal = g.spend(q.question.Mode, actions, decided)
 	}
 	if d.Refusal != nil && g.server.Observe && !d.Refusal.Fatal {
 		d.allowed = true
 	} else {
 		d.allowed = d.Refusal == nil
 	}
-	if mode == Check && d.allowed {
+	if q.question.Mode == Check && d.allowed {
 		d.Masks = g.masks(pol)
 		return d
 	}
-	if err := g.recordIntents(ctx, d, decided, actions); err != nil {
+	if err := g.recordIntents(ctx, d, decided, actions, &consent); err != nil {
+		consent.release()
 		return &Decision{Revision: d.Revision, Refusal: g.unrecordable(err)}
 	}
 	if !d.allowed {
+		consent.release()
 		return d
 	}
 	d.Masks = g.masks(pol)
@@ -216,9 +277,10 @@ func (g *Gate) Decide(ctx context.Context, mode Mode, actions []*flow.Action) *D
 		d.Refusal = nil
 	}
 	now := g.server.Now()
+	depends := g.depend(consent, len(actions))
 	d.Tickets = make([]Ticket, len(actions))
 	for i, a := range actions {
-		d.Tickets[i] = Ticket{id: a.ID, start: now}
+		d.Tickets[i] = Ticket{id: a.ID, start: now, consent: depends}
 	}
 	g.entry.actions.Add(int64(len(actions)))
 	return d
@@ -252,7 +314,7 @@ func refusedBy(by, reason string) decided {
 }
 
 // recordIntents writes one event per action; the whole list is durable or none.
-func (g *Gate) recordIntents(ctx context.Context, d *Decision, decided []decided, actions []*flow.Action) error {
+func (g *Gate) recordIntents(ctx context.Context, d *Decision, decided []decided, actions []*flow.Action, consent *Consent) error {
 	events := make([]*auditlog.Event, len(actions))
 	for i, a := range actions {
 		one := &decided[i]
@@ -261,6 +323,8 @@ func (g *Gate) recordIntents(ctx context.Context, d *Decision, decided []decided
 		ev.Action.RefusedBy = one.by
 		ev.Verdict, ev.Rule, ev.Policy = string(one.Verdict), one.Rule, d.Revision
 		switch {
+		case one.Verdict == flow.Approve && consent.ID != "" && d.allowed:
+			ev.Approval = consent.event()
 		case one.Verdict != flow.Allow:
 			ev.Reason = one.Reason
 			if a.Problem != "" {
@@ -284,6 +348,9 @@ func (g *Gate) recordIntents(ctx context.Context, d *Decision, decided []decided
 func (g *Gate) firstRefusal(actions []*flow.Action, decided []decided) (first *Refusal) {
 	for i := range decided {
 		r := g.refusalOf(decided[i].Decision)
+		if decided[i].Verdict == flow.Approve && g.server.Approvals != nil && !g.server.Observe {
+			r = nil // other people are asked when it is to run
+		}
 		if why := actions[i].Forbidden; why != "" && decided[i].Verdict != flow.Deny {
 			decided[i] = refusedBy(auditlog.ByMask, why)
 			r = &Refusal{Reason: flow.ReasonDenied, Message: "weir: " + why}
@@ -318,6 +385,7 @@ func (g *Gate) Complete(outcomes []Outcome) error {
 	now := g.server.Now()
 	events := make([]*auditlog.Event, len(outcomes))
 	for i, o := range outcomes {
+		g.ended(o.Ticket.consent)
 		ev := g.event(auditlog.ActionEvent)
 		ev.Action = &auditlog.Action{ID: o.Ticket.id, Phase: auditlog.PhaseOutcome}
 		ev.Result = &auditlog.Result{Status: o.Status, Code: o.Code, Rows: o.Rows, Bytes: o.Bytes,
@@ -388,6 +456,11 @@ func refusalFor(err error) *Refusal {
 	case errors.Is(err, ErrRevoked):
 		r.Reason = flow.ReasonRevoked
 		r.Message += "; sign in again with `weir login`"
+	case errors.Is(err, ErrGrantExpired):
+		r.Reason = flow.ReasonExpired
+		r.Message += "; run it again to ask again"
+	case errors.Is(err, ErrGrantWithdrawn):
+		r.Reason = flow.ReasonRevoked
 	case errors.Is(err, ErrDrained):
 		r.Reason = flow.ReasonDrained
 		r.Message += "; connect again in a moment"
@@ -414,6 +487,7 @@ func (g *Gate) finish(reason flow.Reason, err error) error {
 	if !opened {
 		kind = auditlog.FlowRefused
 	}
+	g.letGo()
 	ev := g.event(kind)
 	ev.Reason, ev.Assurance = string(reason), assurance
 	ev.Process = ProcessEvent(&g.flow.Process)

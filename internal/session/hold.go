@@ -35,9 +35,11 @@ type Preview struct {
 type Approvals interface {
 	// Standing looks for a grant that covers the very same actions already.
 	Standing(a *Ask) (Consent, bool)
-	// Ask opens a request; it is on record when Ask returns. The error is for the
-	// operator.
+	// Ask opens a request; it is on record when Ask returns. The error is for the operator.
+	// It is a *Refusal when the user is to be told why there is no request.
 	Ask(ctx context.Context, a *Ask) (Hold, error)
+	// EndFlow ends grants that are for the one flow, which has ended.
+	EndFlow(id flow.ID)
 }
 
 // Hold is a request that is being decided. Its owner ends it by Claim or Withdraw.
@@ -62,6 +64,8 @@ type Notice struct {
 	Rule    string
 	Waiting string // for whom, in words: "1 of group dba"
 	Until   time.Time
+	// BreakGlass is set when the requester may go through at once, with a reason.
+	BreakGlass bool
 }
 
 // Consent is other people's permission for actions. The zero value is none.
@@ -76,6 +80,9 @@ type Consent struct {
 	Live context.Context
 	// Finish lets an action that runs then come to its end.
 	Finish bool
+	// Release says that what it has let through has ended. It may be called more than
+	// once.
+	Release func()
 }
 
 // Causes for which a flow is cut that depends on a grant.

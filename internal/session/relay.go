@@ -184,10 +184,50 @@ func (r *relay) question(ctx context.Context, q *Question, out *Output) (*Questi
 	if err := r.resolve(ctx, q, a); err != nil {
 		return nil, err
 	}
-	a.Decision = r.gate.Decide(ctx, q.Mode, a.Actions)
+	ask := &asking{question: q, actions: a.Actions, extra: a.Extra}
+	a.Decision = r.gate.decideFor(ctx, ask)
+	if a.Decision.held != nil {
+		if err := r.held(ctx, q, a, ask, out); err != nil {
+			return nil, err
+		}
+	}
 	r.mu.Lock()
 	q, err := r.answerStep(a, out)
 	return q, r.flush(out, err)
+}
+
+// held lets the client wait for other people; then everything is found out and decided
+// anew, since the catalogue, the policy and the sign-in may have changed meanwhile.
+func (r *relay) held(ctx context.Context, q *Question, a *Answered, ask *asking, out *Output) error {
+	hold := a.Decision.held
+	cancelled := false
+	err := r.gate.await(ctx, hold, r.client, r.gone, func(n Notice) error {
+		r.mu.Lock()
+		return r.flush(out, r.heldStep(n, out))
+	}, &cancelled)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case err != nil:
+		r.setClientDone()
+		return io.EOF
+	}
+	before := a.Actions
+	if err := r.resolve(ctx, q, a); err != nil {
+		hold.Withdraw("it could not be looked at again")
+		return err
+	}
+	if len(a.Actions) == len(before) {
+		for i := range before { // it is the same action to the record
+			a.Actions[i].ID = before[i].ID
+		}
+	}
+	ask.actions, ask.extra, ask.hold = a.Actions, a.Extra, hold
+	a.Decision = r.gate.decideFor(ctx, ask)
+	if cancelled && a.Decision.Refusal != nil {
+		a.Decision.Refusal = cancelledRefusal(hold.Notice())
+	}
+	return nil
 }
 
 // The steps call the engine, with mu held (resolve without). After its last words
@@ -218,6 +258,15 @@ func (r *relay) answerStep(a *Answered, out *Output) (q *Question, err error) {
 	defer r.guard(out, &err)
 	err = r.engine.Answer(a, out)
 	return r.engine.Pending(), err
+}
+
+func (r *relay) heldStep(n Notice, out *Output) (err error) {
+	if r.over {
+		return os.ErrDeadlineExceeded
+	}
+	defer r.guard(out, &err)
+	r.engine.Held(n, out)
+	return nil
 }
 
 func (r *relay) resolve(ctx context.Context, q *Question, a *Answered) (err error) {
@@ -309,10 +358,17 @@ func (r *relay) cut(cause error) {
 	_ = r.client.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 	_ = r.server.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 	r.mu.Lock()
+	busy := !r.over && !r.engine.Idle()
 	var out Output
 	_ = r.goodbyeStep(cause, &out) // logged; the flow ends anyway
 	_ = r.flush(&out, nil)
 	r.server.Close()
+	r.gate.mu.Lock()
+	onCut := r.gate.onCut
+	r.gate.mu.Unlock()
+	if busy && onCut != nil {
+		onCut()
+	}
 }
 
 func writeAll(c net.Conn, ranges [][]byte) error {

@@ -68,8 +68,8 @@ type Handler interface {
 	Serve(ctx context.Context, c net.Conn, g *Gate) error
 }
 
-// Config is what a Server is made of. All fields are required except Observe and
-// Budgets.
+// Config is what a Server is made of. All fields are required except Observe,
+// Budgets and Approvals.
 type Config struct {
 	Node     string
 	Observe  bool // record what would be refused, refuse nothing
@@ -77,6 +77,8 @@ type Config struct {
 	Policy   func() Policy // the revision in force, asked for every decision
 	Record   Recorder
 	Budgets  Budgets // nil: what spends from a budget is refused
+	// Approvals brings actions before other people; nil: what needs that is refused.
+	Approvals Approvals
 	// Login names the account that a principal uses at a backend; false when no
 	// credential is meant for them.
 	Login    func(backend string, p *flow.Principal) (string, bool)
@@ -186,9 +188,9 @@ var (
 
 func reasonOf(ctx context.Context, err error) flow.Reason {
 	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, ErrExpired):
+	case errors.Is(cause, ErrExpired), errors.Is(cause, ErrGrantExpired):
 		return flow.ReasonExpired
-	case errors.Is(cause, ErrRevoked):
+	case errors.Is(cause, ErrRevoked), errors.Is(cause, ErrGrantWithdrawn):
 		return flow.ReasonRevoked
 	case errors.Is(cause, ErrDrained):
 		return flow.ReasonDrained

@@ -140,6 +140,10 @@ func (e *lineEngine) Answer(a *session.Answered, out *session.Output) error {
 	return nil
 }
 
+func (e *lineEngine) Held(n session.Notice, out *session.Output) {
+	out.ToClient.Append([]byte("held " + n.ID + "\n"))
+}
+
 func (e *lineEngine) Idle() bool { return len(e.open) == 0 && e.pending == nil }
 
 func (e *lineEngine) Goodbye(r *session.Refusal, out *session.Output) {

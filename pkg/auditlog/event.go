@@ -1,6 +1,9 @@
 package auditlog
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Version is the schema version of Event, its field "v".
 const Version = 1
@@ -22,7 +25,8 @@ const (
 	ActionEvent     Kind = "action"
 	ApprovalRequest Kind = "approval.request"
 	ApprovalDecide  Kind = "approval.decide"
-	ApprovalExpire  Kind = "approval.expire"
+	ApprovalExpire  Kind = "approval.expire" // also withdrawn, or ended otherwise
+	ApprovalView    Kind = "approval.view"   // somebody has seen a request
 	Recording       Kind = "recording"
 	Gap             Kind = "gap"
 	BypassBlocked   Kind = "bypass.blocked"
@@ -147,6 +151,8 @@ const (
 	ByBudget  = "budget"  // the tests of masked columns are used up
 	ByMessage = "message" // another statement of the same message was refused
 	BySignIn  = "sign_in" // the sign-in has ended, or weir is stopping
+	// ByApproval: other people have not approved it.
+	ByApproval = "approval"
 )
 
 // Access is a verb on a resource.
@@ -176,13 +182,28 @@ type Test struct {
 
 // Approval is other people's consent to an action.
 type Approval struct {
-	ID            string   `json:"id"`
-	Digest        string   `json:"digest,omitempty"`
-	Requester     string   `json:"requester,omitempty"`
-	Approvers     []string `json:"approvers,omitempty"`
-	Decided       string   `json:"decided,omitempty"` // approved | denied | refused
-	Justification string   `json:"justification,omitempty"`
-	Proof         string   `json:"proof,omitempty"`
+	ID        string   `json:"id"`
+	Digest    string   `json:"digest,omitempty"` // of Document
+	Requester string   `json:"requester,omitempty"`
+	Approvers []string `json:"approvers,omitempty"`
+	// Decided is approved, denied or refused (an attempt that did not count), and
+	// break_glass or reviewed.
+	Decided       string `json:"decided,omitempty"`
+	Justification string `json:"justification,omitempty"`
+	Proof         string `json:"proof,omitempty"`  // idp | session | slack
+	Status        string `json:"status,omitempty"` // of the request after the event
+	Ended         string `json:"ended,omitempty"`  // why, for people
+	// Document is what is asked for, in approval.request: Digest is the SHA-256 of its
+	// bytes, and in base64url, unpadded, the nonce of the token of an approver.
+	Document string     `json:"document,omitempty"`
+	Expires  *time.Time `json:"expires,omitempty"`
+	// Token is an approver's ID token, minted for that nonce alone and long expired when
+	// read, and Keys the JWK Set of its issuer that verified it.
+	Token string          `json:"token,omitempty"`
+	Keys  json.RawMessage `json:"keys,omitempty"`
+	// Shown is what approvers saw besides the document.
+	Shown    json.RawMessage `json:"shown,omitempty"`
+	WaitedUS int64           `json:"waited_us,omitempty"` // since the request, microseconds
 }
 
 // Mask counts what was masked in one column of an action's results.

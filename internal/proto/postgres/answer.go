@@ -31,6 +31,7 @@ func (e *Engine) ask(a asked) {
 		q.Mode = session.Check
 	}
 	q.Resolve = e.resolver(a)
+	q.Describe = describe
 	e.pending = q
 }
 
@@ -41,7 +42,7 @@ func (e *Engine) Answer(a *session.Answered, out *session.Output) error {
 	}
 	q := e.asked
 	e.rejected = q.name
-	e.pending, e.asked = nil, asked{}
+	e.pending, e.asked, e.notice = nil, asked{}, nil
 	r, _ := a.Extra.(*resolved)
 	if r == nil {
 		r = &resolved{}
@@ -171,6 +172,8 @@ func (e *Engine) deny(r *session.Refusal, x *resolved, out *session.Output) erro
 		return r
 	}
 	switch {
+	case r.Cancelled:
+		e.reject(codeCancelled, r.Message, 0, out)
 	case x.refuse != "" && len(x.stmts) > 0 && x.stmts[0].Problem == "":
 		e.reject(codeParameter, x.refuse, 0, out)
 	case x.syntax != "":

@@ -22,6 +22,7 @@ type cancels struct {
 
 // cancellable is a live session.
 type cancellable struct {
+	gate    *session.Gate
 	grant   session.Grant
 	who     *flow.Principal
 	pid     uint32
@@ -70,11 +71,14 @@ func (h *Handler) cancel(ctx context.Context, g *session.Gate, k cancelKey) erro
 		return &session.End{Reason: flow.ReasonCancelRequest, Err: errors.New("no session of this person has that key")}
 	}
 	database := s.grant.Flow().Database
-	if _, err := g.Admit(ctx, database, "database:"+database); err != nil {
+	if _, err := g.AdmitBeside(ctx, s.grant, database, "database:"+database); err != nil {
 		return err
 	}
 	if err := g.Opened(ctx, auditlog.Upstream{Address: s.address, PID: s.pid}, assurance); err != nil {
 		return err
+	}
+	if s.gate.CancelHeld() {
+		return &session.End{Reason: flow.ReasonCancelRequest}
 	}
 	if err := h.config.CancelUpstream(ctx, s.grant, s.pid, s.secret); err != nil {
 		return &session.End{Reason: flow.ReasonCancelRequest, Err: fmt.Errorf("cancelling at the backend: %w", err)}

@@ -14,6 +14,7 @@ func (e *Engine) effects(a *act, tag string) {
 		}
 	}
 	e.settings.complete(ef, tag)
+	e.follow(ef)
 	if ef.ChangesCatalogue || st.Problem != "" {
 		e.changed, e.doubt = true, e.doubt.after(st)
 		e.settings.generation++

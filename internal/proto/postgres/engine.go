@@ -52,8 +52,13 @@ type Engine struct {
 	strings    bool     // standard_conforming_strings
 	ownNames   []string // application names that the client has written down, latest last
 	encoding   string
-	changed    bool   // the open transaction changed the catalogue
-	doubt      *doubt // what of the catalogue it changed
+	reported   map[string]string // settings that say how values are read
+	set        map[string]string // what the client has set besides
+	stated     []flow.Setting    // state, made when it is asked for and kept while it holds
+	statedAt   uint64            // the generation of settings that it is of
+	notice     []byte            // what a client that waits is still to be told
+	changed    bool              // the open transaction changed the catalogue
+	doubt      *doubt            // what of the catalogue it changed
 
 	// The running statement.
 	rows, bytes int64
@@ -78,6 +83,7 @@ type EngineConfig struct {
 	Defaults   Defaults
 	Parameters map[string]string // that the server reported
 	Status     byte
+	Set        map[string]string // settings that the client began with
 	// Ahead gives the masks of the moment and their revision, before a decision has
 	// them; nil when nobody can.
 	Ahead func() ([]*policy.Mask, string)
@@ -100,6 +106,10 @@ func NewEngine(c EngineConfig) *Engine {
 		compiler: maskCompiler{config: &c.Masks, cache: c.cache, known: c.known},
 	}
 	e.ownNames = append(e.ownNames, c.Parameters["application_name"])
+	e.reported, e.set = map[string]string{}, c.Set
+	for name, value := range c.Parameters {
+		e.report(name, value)
+	}
 	if path, ok := c.Parameters["search_path"]; ok {
 		e.settings.report(path)
 		e.settings.defaults = e.settings.now

@@ -36,6 +36,7 @@ func (e *Engine) Server(b []byte, out *session.Output) error {
 	if err := e.release(out); err != nil {
 		return e.fail(ended(err), out)
 	}
+	e.sayHeld(out)
 	return nil
 }
 
@@ -464,6 +465,7 @@ func (e *Engine) beginCopyIn(h *entry) error {
 // parameter takes ParameterStatus.
 func (e *Engine) parameter(frame []byte, inPlace bool, out *session.Output) error {
 	name, value := twoStrings(frame[headerLen:])
+	e.report(name, value)
 	switch name {
 	case "standard_conforming_strings":
 		e.strings = value != "off"

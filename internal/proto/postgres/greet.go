@@ -174,6 +174,9 @@ type pushedBack struct {
 	buf []byte
 }
 
+// NetConn is the connection under it.
+func (c *pushedBack) NetConn() net.Conn { return c.Conn }
+
 func (c *pushedBack) Read(b []byte) (int, error) {
 	if len(c.buf) == 0 {
 		return c.Conn.Read(b)

@@ -91,9 +91,21 @@ func (h *Handler) refuseStartup(c net.Conn, err error) error {
 
 // serve takes a client from its startup to its end.
 func (h *Handler) serve(ctx context.Context, c net.Conn, g *session.Gate, s *startup) error {
+	g.WaitOn(session.Waiter{Conn: c, Tell: func(n session.Notice) error {
+		_, err := c.Write(s.tellHeld(n))
+		return err
+	}})
 	grant, err := g.Admit(ctx, s.database, "database:"+s.database)
 	if err != nil {
 		return h.refuse(c, err)
+	}
+	if s.greeted { // the time for the rest of the login begins anew
+		if err := c.SetDeadline(h.config.Now().Add(startupTimeout)); err != nil {
+			return &session.End{Reason: flow.ReasonInternal, Err: err}
+		}
+		if ctx.Err() != nil {
+			return &session.End{Reason: flow.ReasonRevoked, Err: context.Cause(ctx)}
+		}
 	}
 	up, defaults, err := h.signIn(ctx, grant, s)
 	if err != nil {
@@ -103,7 +115,7 @@ func (h *Handler) serve(ctx context.Context, c net.Conn, g *session.Gate, s *sta
 	if err := g.Opened(ctx, auditlog.Upstream{Address: up.Address, PID: up.PID}, assurance); err != nil {
 		return h.refuse(c, err)
 	}
-	key := h.cancels.add(&cancellable{grant: grant, who: grant.Principal(), pid: up.PID, secret: up.Secret, address: up.Address})
+	key := h.cancels.add(&cancellable{gate: g, grant: grant, who: grant.Principal(), pid: up.PID, secret: up.Secret, address: up.Address})
 	defer h.cancels.remove(key)
 	if err := h.welcome(c, s, up, key); err != nil {
 		return nil // the client left
@@ -112,9 +124,20 @@ func (h *Handler) serve(ctx context.Context, c net.Conn, g *session.Gate, s *sta
 		return &session.End{Reason: flow.ReasonInternal, Err: err}
 	}
 	e := NewEngine(EngineConfig{Config: &h.config, Grant: grant, Database: grant.Flow().Database, Defaults: defaults, Parameters: up.Parameters, Status: up.TxStatus, Ahead: g.Masks,
-		cache: &h.cache, known: h.known})
+		cache: &h.cache, known: h.known, Set: startupState(s.params)})
+	// What runs at the backend for a flow that is cut is cancelled there: it would go on.
+	g.OnCut(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
+		defer cancel()
+		if err := h.config.CancelUpstream(ctx, grant, up.PID, up.Secret); err != nil {
+			h.config.Log.Warn("what a cut flow runs at the backend could not be cancelled", "flow", grant.Flow().ID, "error", err)
+		}
+	})
 	return session.Relay(ctx, g, e, c, up.Conn)
 }
+
+// cancelTimeout bounds the cancelling of what a cut flow runs.
+const cancelTimeout = 5 * time.Second
 
 // maxApplicationName is NAMEDATALEN-1: the server cuts application_name to it.
 const maxApplicationName = 63
@@ -169,8 +192,11 @@ func (h *Handler) refuse(c net.Conn, err error) error {
 
 // welcome says to the client what a server says after a login.
 func (h *Handler) welcome(c net.Conn, s *startup, up *Upstream, key cancelKey) error {
-	dst := append([]byte(nil), s.negotiate...)
-	dst = appendFrame(dst, 'R', 0, 0, 0, 0)
+	var dst []byte
+	if !s.greeted {
+		dst = append(dst, s.negotiate...)
+		dst = appendFrame(dst, 'R', 0, 0, 0, 0)
+	}
 	for _, name := range slices.Sorted(maps.Keys(up.Parameters)) {
 		out, err := (&pgproto3.ParameterStatus{Name: name, Value: up.Parameters[name]}).Encode(dst)
 		if err != nil {

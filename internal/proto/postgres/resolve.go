@@ -67,6 +67,7 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 	s.out.generation, s.out.reading = e.settings.generation, e.reading()
 	s.changed, s.doubt = e.changed, e.doubt
 	s.hides = e.hider()
+	s.state = e.state()
 	big, size := e.big(), e.chead.body()
 	return func(ctx context.Context) ([]*flow.Action, any) {
 		s.ctx = ctx
@@ -129,6 +130,7 @@ type resolving struct {
 	changed    bool // the open transaction has changed the catalogue
 	doubt      *doubt
 	hides      func(*sqlmeta.Catalog) *maskSet
+	state      []flow.Setting
 	out        resolved
 }
 
@@ -367,6 +369,7 @@ func (s *resolving) actions(size int64, params []string, bound []byte) []*flow.A
 		a := &flow.Action{Accesses: st.Accesses, Functions: st.Functions, Problem: st.Problem,
 			Languages: st.Languages, SecurityDefiner: st.SecurityDefiner, Columns: st.Uses, Params: params, Text: recorded(st.Text), Bytes: size, Digest: digest(st.Text, bound)}
 		a.Forbidden, a.Spends = masks.obliges(st)
+		a.State = s.state
 		if len(stmts) > 1 {
 			a.Bytes = int64(len(st.Text))
 		}

@@ -31,6 +31,7 @@ type startup struct {
 	params    map[string]string // for the backend; names in lower case
 	name      string            // application_name
 	negotiate []byte            // NegotiateProtocolVersion, nil when none is due
+	greeted   bool              // the login was called done while the client waited
 }
 
 // cancelKey is what BackendKeyData hands out and CancelRequest brings back.

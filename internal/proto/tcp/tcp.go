@@ -35,6 +35,7 @@ func New(c Config) *Handler { return &Handler{c} }
 // Serve implements session.Handler. A client that is refused sees the connection
 // close: there is no protocol in which to say why.
 func (h *Handler) Serve(ctx context.Context, client net.Conn, g *session.Gate) error {
+	g.WaitOn(session.Waiter{Conn: client})
 	grant, err := g.Admit(ctx, "", resource(g.Flow().Destination))
 	if err != nil {
 		return err
@@ -78,6 +79,8 @@ func (passThrough) Pending() *session.Question { return nil }
 func (passThrough) Answer(*session.Answered, *session.Output) error {
 	return errors.New("tcp: an answer to no question")
 }
+
+func (passThrough) Held(session.Notice, *session.Output) {}
 
 // Idle is never true: what passes is unknown, so is what would be lost.
 func (passThrough) Idle() bool { return false }
