@@ -40,8 +40,10 @@ const (
 	// fetchBurst and fetchEvery bound the requests that unknown key ids cause.
 	fetchBurst = 5
 	fetchEvery = 10 * time.Second
-	// minRSABits: RFC 7518, 3.3.
+	// minRSABits: RFC 7518, 3.3. maxRSABits is OpenSSL's bound
+	// (OPENSSL_RSA_MAX_MODULUS_BITS): beyond it a signature costs too much to check.
 	minRSABits = 2048
+	maxRSABits = 16384
 )
 
 // keySet holds one provider's public keys, in memory and on disk, and fetches
@@ -93,9 +95,20 @@ func newKeySet(issuer string, client *http.Client, dir string, now func() time.T
 // VerifySignature checks a compact JWS and returns its payload. It is go-oidc's
 // KeySet.
 func (k *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
-	jws, err := jose.ParseSignedCompact(raw, algorithms)
-	if err != nil || len(jws.Signatures) != 1 {
-		return nil, fmt.Errorf("%w: it is no JWT with one signature by an accepted algorithm", ErrToken)
+	payload, _, err := k.verifySignature(ctx, raw)
+	return payload, err
+}
+
+// verifiedBy is what a signature was verified with.
+type verifiedBy struct {
+	key jose.JSONWebKey
+	set []json.RawMessage // all keys that were believed then
+}
+
+func (k *keySet) verifySignature(ctx context.Context, raw string) ([]byte, verifiedBy, error) {
+	jws, err := parseJWS(raw)
+	if err != nil {
+		return nil, verifiedBy{}, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -103,8 +116,8 @@ func (k *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error
 	if k.wantsRefresh() {
 		fetchErr = k.fetch(ctx)
 	}
-	if payload, err := k.verify(jws); err == nil {
-		return payload, nil
+	if payload, key, err := verifyWith(k.believed(), k.issuer, jws); err == nil {
+		return payload, verifiedBy{key, k.cached.Keys}, nil
 	}
 	// A key that is new, or replaced under its old id: ask, within bounds.
 	if fetchErr == nil {
@@ -114,23 +127,32 @@ func (k *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error
 			fetchErr = fmt.Errorf("it was asked too often: try again in %s", fetchEvery)
 		}
 	}
-	payload, err := k.verify(jws)
+	payload, key, err := verifyWith(k.believed(), k.issuer, jws)
 	switch {
 	case err == nil:
-		return payload, nil
+		return payload, verifiedBy{key, k.cached.Keys}, nil
 	case len(k.believed()) == 0 && fetchErr != nil:
-		return nil, fmt.Errorf("%w: %s: its signing keys are not known here: %w", ErrProvider, k.issuer, fetchErr)
+		return nil, verifiedBy{}, fmt.Errorf("%w: %s: its signing keys are not known here: %w", ErrProvider, k.issuer, fetchErr)
 	case fetchErr != nil:
-		return nil, fmt.Errorf("%w (newer keys of the provider were not to be had: %w)", err, fetchErr)
+		return nil, verifiedBy{}, fmt.Errorf("%w (newer keys of the provider were not to be had: %w)", err, fetchErr)
 	}
-	return nil, err
+	return nil, verifiedBy{}, err
 }
 
-// verify tries the believed keys that fit the token's key id and algorithm.
-func (k *keySet) verify(jws *jose.JSONWebSignature) ([]byte, error) {
+func parseJWS(raw string) (*jose.JSONWebSignature, error) {
+	jws, err := jose.ParseSignedCompact(raw, algorithms)
+	if err != nil || len(jws.Signatures) != 1 {
+		return nil, fmt.Errorf("%w: it is no JWT with one signature by an accepted algorithm", ErrToken)
+	}
+	return jws, nil
+}
+
+// verifyWith tries the keys that fit the token's key id and algorithm, and returns
+// the one that verified it.
+func verifyWith(keys []jose.JSONWebKey, issuer string, jws *jose.JSONWebSignature) ([]byte, jose.JSONWebKey, error) {
 	header := jws.Signatures[0].Protected
 	fits := 0
-	for _, key := range k.believed() {
+	for _, key := range keys {
 		if header.KeyID != "" && key.KeyID != "" && key.KeyID != header.KeyID {
 			continue
 		}
@@ -139,13 +161,13 @@ func (k *keySet) verify(jws *jose.JSONWebSignature) ([]byte, error) {
 		}
 		fits++
 		if payload, err := jws.Verify(key.Key); err == nil {
-			return payload, nil
+			return payload, key, nil
 		}
 	}
 	if fits == 0 {
-		return nil, fmt.Errorf("%w: the key that signed it is none of issuer %s", ErrToken, k.issuer)
+		return nil, jose.JSONWebKey{}, fmt.Errorf("%w: the key that signed it is none of issuer %s", ErrToken, issuer)
 	}
-	return nil, fmt.Errorf("%w: its signature is not one of issuer %s", ErrToken, k.issuer)
+	return nil, jose.JSONWebKey{}, fmt.Errorf("%w: its signature is not one of issuer %s", ErrToken, issuer)
 }
 
 func (k *keySet) believed() []jose.JSONWebKey {
@@ -246,7 +268,7 @@ func parseKeys(raw []json.RawMessage) []jose.JSONWebKey {
 		if key.Use != "" && key.Use != "sig" {
 			continue
 		}
-		if pub, ok := key.Key.(*rsa.PublicKey); ok && pub.N.BitLen() < minRSABits {
+		if pub, ok := key.Key.(*rsa.PublicKey); ok && (pub.N.BitLen() < minRSABits || pub.N.BitLen() > maxRSABits) {
 			continue
 		}
 		keys = append(keys, key)

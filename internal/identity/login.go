@@ -3,18 +3,14 @@ package identity
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
-	"slices"
 	"syscall"
 	"time"
-
-	"github.com/coreos/go-oidc/v3/oidc"
-	"golang.org/x/oauth2"
 )
 
 // loginTimeout bounds one sign-in: a person and a second factor.
@@ -34,6 +30,13 @@ type LoginConfig struct {
 	// Nonce is put into the token; empty: a random one. The device flow has no
 	// place for one: most providers leave it out, and the sign-in then fails.
 	Nonce string
+	// Prompt and MaxAge ask the provider not to be content with a sign-in of
+	// earlier (OpenID Connect Core, 3.1.2.1, prompt and max_age): "login" asks for
+	// the person's credentials again, MaxAge bounds the age of the last time that
+	// they were given; 0 for any. The device flow asks the same, of providers that
+	// listen there.
+	Prompt string
+	MaxAge time.Duration // in seconds; fractions are cut off
 	// Open shows a URL in a browser. nil: xdg-open where there is a desktop.
 	Open func(url string) error
 	Out  io.Writer // what the person must read; nil: nowhere
@@ -57,45 +60,36 @@ func Login(ctx context.Context, cfg LoginConfig) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot sign in: %w", err)
 	}
-	ctx = oidc.ClientContext(ctx, client)
-	provider, err := oidc.NewProvider(ctx, cfg.Issuer)
+	keys := newKeySet(cfg.Issuer, client, "", time.Now, slog.New(slog.DiscardHandler))
+	party, err := newRelyingParty(ctx, keys, clientConfig{id: cfg.ClientID, scopes: cfg.Scopes})
 	if err != nil {
-		return "", fmt.Errorf("cannot sign in: the identity provider %s does not answer as one: %w", cfg.Issuer, brief(err))
+		return "", fmt.Errorf("cannot sign in: %w", err)
 	}
-	s := &signIn{LoginConfig: cfg, provider: provider, oauth: oauth2.Config{
-		ClientID: cfg.ClientID, Endpoint: provider.Endpoint(), Scopes: scopes(provider, cfg.Scopes),
-	}}
+	s := &signIn{LoginConfig: cfg, relyingParty: party}
 	run := s.code
 	if cfg.Device {
 		run = s.device
 	}
 	raw, err := run(ctx)
-	if err != nil {
-		return "", s.explain(ctx, err)
+	switch {
+	case err == nil:
+		return raw, nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return "", fmt.Errorf("cannot sign in: nobody signed in within %s: try again", loginTimeout)
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("sign-in given up: %w", context.Cause(ctx))
 	}
-	return raw, nil
+	return "", explain(err)
 }
 
 // signIn is one sign-in under way.
 type signIn struct {
 	LoginConfig
-	provider *oidc.Provider
-	oauth    oauth2.Config
+	*relyingParty
 }
 
-func scopes(p *oidc.Provider, wanted []string) []string {
-	if len(wanted) > 0 {
-		return wanted
-	}
-	list := []string{oidc.ScopeOpenID, "profile", "email"}
-	var meta struct {
-		Scopes []string `json:"scopes_supported"`
-	}
-	// Asking for a scope that a provider does not know is an error at some.
-	if p.Claims(&meta) == nil && slices.Contains(meta.Scopes, "groups") {
-		list = append(list, "groups")
-	}
-	return list
+func (s *signIn) asked() asked {
+	return asked{nonce: s.Nonce, prompt: s.Prompt, maxAge: s.MaxAge}
 }
 
 // device runs the device authorization grant: the code is typed in on another
@@ -104,11 +98,12 @@ func (s *signIn) device(ctx context.Context) (string, error) {
 	if s.oauth.Endpoint.DeviceAuthURL == "" {
 		return "", errors.New("the identity provider has no device flow: sign in without --device")
 	}
-	var options []oauth2.AuthCodeOption
+	ctx = s.httpContext(ctx)
 	if s.Nonce != "" {
-		options = append(options, oidc.Nonce(s.Nonce))
+		fmt.Fprint(s.Out, "This sign-in is tied to one request, which many identity providers cannot do by a code.\n"+
+			"If it fails, "+withoutDevice+".\n\n")
 	}
-	answer, err := s.oauth.DeviceAuth(ctx, options...)
+	answer, err := s.oauth.DeviceAuth(ctx, s.asked().options()...)
 	if err != nil {
 		return "", err
 	}
@@ -121,45 +116,15 @@ func (s *signIn) device(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return s.idToken(ctx, token)
+	raw, err := s.idToken(ctx, token, s.asked())
+	if errors.Is(err, errNonce) {
+		return "", fmt.Errorf("%w: many identity providers leave the nonce out of the device flow: %s", err, withoutDevice)
+	}
+	return raw, err
 }
 
-// idToken takes the ID token out of an answer and checks it as the client must
-// (OpenID Connect Core, 3.1.3.7). The agent checks it again, on its own.
-func (s *signIn) idToken(ctx context.Context, token *oauth2.Token) (string, error) {
-	raw, _ := token.Extra("id_token").(string)
-	if raw == "" {
-		return "", errors.New("the identity provider sent no ID token: the client needs the scope openid")
-	}
-	verifier := s.provider.Verifier(&oidc.Config{ClientID: s.ClientID, SupportedSigningAlgs: algorithmNames()})
-	id, err := verifier.Verify(ctx, raw)
-	if err != nil {
-		return "", fmt.Errorf("the identity provider sent an ID token that does not verify: %w", brief(err))
-	}
-	if s.Nonce != "" && subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(s.Nonce)) != 1 {
-		return "", errors.New("the ID token is not the answer to this sign-in (nonce): try again; with --device some providers cannot do it")
-	}
-	return raw, nil
-}
-
-// explain turns what went wrong into one sentence, without what the provider's
-// answer may hold besides its error code.
-func (s *signIn) explain(ctx context.Context, err error) error {
-	var refused *oauth2.RetrieveError
-	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("cannot sign in: nobody signed in within %s: try again", loginTimeout)
-	case ctx.Err() != nil:
-		return fmt.Errorf("sign-in given up: %w", context.Cause(ctx))
-	case errors.As(err, &refused) && refused.ErrorCode == "expired_token":
-		return errors.New("cannot sign in: the code was not entered in time: try again")
-	case errors.As(err, &refused) && refused.ErrorCode != "":
-		return fmt.Errorf("cannot sign in: the identity provider refused: %s %s", quote(refused.ErrorCode), quote(refused.ErrorDescription))
-	case errors.As(err, &refused):
-		return fmt.Errorf("cannot sign in: the identity provider answered %s", refused.Response.Status)
-	}
-	return fmt.Errorf("cannot sign in: %w", err)
-}
+// withoutDevice is what to do where the device flow cannot carry a nonce.
+const withoutDevice = "decide on the console's page, or sign in without --device on a machine with a browser"
 
 // errNoBrowser: there is nothing to show a page with.
 var errNoBrowser = errors.New("no browser")

@@ -234,6 +234,65 @@ func TestLoginIsGivenUpCleanly(t *testing.T) {
 	}
 }
 
+// The sign-in of an approver: the request's nonce is in the token, and the provider
+// is asked for a fresh sign-in.
+func TestLoginForARequest(t *testing.T) {
+	p := testkit.StartDex(t, dex.Config{})
+	v := newTestVerifier(t, "", nil, Issuer{Issuer: p.Issuer, ClientID: "weir"})
+	login := func(maxAge time.Duration) (string, url.Values, error) {
+		var asked url.Values
+		var browser sync.WaitGroup
+		defer browser.Wait()
+		raw, err := Login(context.Background(), LoginConfig{
+			Issuer: p.Issuer, ClientID: "weir", Nonce: testNonce, Prompt: "login", MaxAge: maxAge,
+			Open: func(address string) error {
+				asked = must(url.Parse(address)).Query()
+				// What the page says is another test's; here the refused sign-in ends in 403.
+				browser.Go(func() { _, _ = dex.NewBrowser(ann).Visit(context.Background(), address) })
+				return nil
+			},
+		})
+		return raw, asked, err
+	}
+	raw, asked, err := login(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asked.Get("nonce") != testNonce || asked.Get("prompt") != "login" || asked.Has("max_age") {
+		t.Errorf("asked %v", asked)
+	}
+	proof, err := v.VerifyProof(context.Background(), raw, Want{Nonce: testNonce, After: time.Now()})
+	if err != nil || proof.Principal.User != ann.Email || !cmp.Equal(proof.Principal.Groups, ann.Groups) {
+		t.Errorf("got %+v, %v", proof, err)
+	}
+	if _, err := v.VerifyProof(context.Background(), raw, Want{Nonce: "another"}); !errors.Is(err, ErrToken) {
+		t.Errorf("for another request: %v", err)
+	}
+	// Dex knows no auth_time: it cannot say how fresh a sign-in is.
+	_, asked, err = login(5 * time.Minute)
+	if asked.Get("max_age") != "300" || !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "auth_time") {
+		t.Errorf("asked %v, got %v", asked, err)
+	}
+}
+
+func TestLoginByDeviceSaysThatTheNonceWasLost(t *testing.T) {
+	p := newProvider(t)
+	p.answers(map[string]any{"auth_time": time.Now().Unix()})
+	var out screen
+	cfg := LoginConfig{Issuer: p.url, ClientID: "weir", Device: true, Nonce: testNonce, Prompt: "login", MaxAge: time.Minute, Out: &out}
+	_, err := Login(context.Background(), cfg)
+	if !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "console's page") || out.find(regexp.MustCompile("console's page")) == "" {
+		t.Errorf("got %v; the person reads %q", err, out.text.String())
+	}
+	if q := p.requests("/device")[0].Form; q.Get("nonce") != testNonce || q.Get("prompt") != "login" || q.Get("max_age") != "60" {
+		t.Errorf("asked %v", q)
+	}
+	p.answers(map[string]any{"auth_time": time.Now().Unix(), "nonce": testNonce}) // a provider that keeps it
+	if _, err := Login(context.Background(), cfg); err != nil {
+		t.Error(err)
+	}
+}
+
 // The page for people with a browser (weir demo --keep).
 func TestPeopleChooseWhoTheyAre(t *testing.T) {
 	p := testkit.StartDex(t, dex.Config{People: []dex.Person{{User: "dana", Email: "dana@example.com", Groups: []string{"dba"}}, ann}})

@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 )
 
@@ -48,7 +47,7 @@ func (s *signIn) code(ctx context.Context) (string, error) {
 		<-served
 	}()
 
-	address := s.oauth.AuthCodeURL(cb.state, oidc.Nonce(s.Nonce), oauth2.S256ChallengeOption(cb.verifier))
+	address := s.address(cb.state, cb.verifier, s.asked())
 	fmt.Fprintf(s.Out, "To sign in, open this address in a browser on this machine:\n\n    %s\n\n", address)
 	if err := s.Open(address); errors.Is(err, errNoBrowser) {
 		fmt.Fprintln(s.Out, "There is no browser here? Give up with Ctrl-C and use `weir login --device`.")
@@ -105,17 +104,11 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // exchange trades the code in the provider's answer for the ID token.
 func (c *callback) exchange(q url.Values) (string, error) {
-	if iss := q.Get("iss"); iss != "" && iss != c.Issuer { // RFC 9207: mix-up
-		return "", fmt.Errorf("the answer came from %s, another identity provider", quote(iss))
-	}
-	if code := q.Get("error"); code != "" {
-		return "", fmt.Errorf("the identity provider refused: %s %s", quote(code), quote(q.Get("error_description")))
-	}
-	token, err := c.oauth.Exchange(c.ctx, q.Get("code"), oauth2.VerifierOption(c.verifier))
+	code, err := c.answerCode(q)
 	if err != nil {
 		return "", err
 	}
-	return c.idToken(c.ctx, token)
+	return c.redeem(c.ctx, code, c.verifier, c.asked())
 }
 
 var page = template.Must(template.New("page").Parse(`<!doctype html>

@@ -79,33 +79,26 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 // and returns whom it stands for. Errors are ErrToken or ErrProvider; none holds
 // any part of the token but its issuer, audience and times.
 func (v *Verifier) Verify(ctx context.Context, raw string) (*flow.Principal, error) {
-	raw = strings.TrimSpace(raw)
-	iss, err := peek(raw)
+	t, err := peek(raw)
 	if err != nil {
 		return nil, err
 	}
+	issuer, err := v.issuer(t.iss)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.verify(ctx, v.keys[t.iss]); err != nil {
+		return nil, err
+	}
+	return issuer.principal(t.claims, t.id(), v.now())
+}
+
+func (v *Verifier) issuer(iss string) (Issuer, error) {
 	issuer, ok := v.issuers[iss]
 	if !ok {
-		return nil, fmt.Errorf("%w: its issuer %s is not one of identity.issuers", ErrToken, quote(iss))
+		return Issuer{}, fmt.Errorf("%w: its issuer %s is not one of identity.issuers", ErrToken, quote(iss))
 	}
-	keys := &keptError{keySet: v.keys[iss]}
-	idToken, err := oidc.NewVerifier(iss, keys, &oidc.Config{
-		SkipClientIDCheck: true, // several audiences may count: Issuer.checkAudience
-		SkipExpiryCheck:   true, // checkTimes, with words for people
-		// go-oidc parses before it asks the key set, by this same list.
-		SupportedSigningAlgs: algorithmNames(),
-	}).Verify(ctx, raw)
-	if keys.err != nil {
-		return nil, keys.err
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: it does not read as an ID token of %s", ErrToken, quote(iss))
-	}
-	var claims map[string]any
-	if err := idToken.Claims(&claims); err != nil || claims == nil {
-		return nil, fmt.Errorf("%w: its payload is not a JSON object", ErrToken)
-	}
-	return issuer.principal(claims, tokenID(claims, raw), v.now())
+	return issuer, nil
 }
 
 // restore judges the claims of a token that was verified before a restart.
@@ -126,31 +119,28 @@ func (v *Verifier) Issuers() []Issuer {
 	return list
 }
 
-// keptError keeps the key set's error, which go-oidc would flatten into text.
-type keptError struct {
-	*keySet
-	err error
-}
-
-func (k *keptError) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
-	payload, err := k.keySet.VerifySignature(ctx, raw)
-	k.err = err
-	return payload, err
+// token is a token on its way to be believed.
+type token struct {
+	raw    string
+	iss    string         // what it says, verified or not: enough to choose the keys
+	typ    string         // of the header, in lower case
+	claims map[string]any // nil until its signature is verified
 }
 
 // peek reads the unverified header and issuer: enough to choose the key set and
 // to say what is wrong with the form.
-func peek(raw string) (issuer string, err error) {
+func peek(raw string) (*token, error) {
+	raw = strings.TrimSpace(raw)
 	parts := strings.Split(raw, ".")
 	switch {
 	case raw == "":
-		return "", fmt.Errorf("%w: it is empty", ErrToken)
+		return nil, fmt.Errorf("%w: it is empty", ErrToken)
 	case len(raw) > MaxToken:
-		return "", fmt.Errorf("%w: it is longer than %d bytes", ErrToken, MaxToken)
+		return nil, fmt.Errorf("%w: it is longer than %d bytes", ErrToken, MaxToken)
 	case len(parts) == 5:
-		return "", fmt.Errorf("%w: it is encrypted (JWE): have the provider send signed tokens", ErrToken)
+		return nil, fmt.Errorf("%w: it is encrypted (JWE): have the provider send signed tokens", ErrToken)
 	case len(parts) != 3:
-		return "", fmt.Errorf("%w: it is not a JWT: three parts with dots between them are expected", ErrToken)
+		return nil, fmt.Errorf("%w: it is not a JWT: three parts with dots between them are expected", ErrToken)
 	}
 	var header struct {
 		Alg string `json:"alg"`
@@ -160,15 +150,60 @@ func peek(raw string) (issuer string, err error) {
 		Iss string `json:"iss"`
 	}
 	if decodePart(parts[0], &header) != nil || decodePart(parts[1], &payload) != nil {
-		return "", fmt.Errorf("%w: it is not a JWT: its parts are not base64url JSON", ErrToken)
+		return nil, fmt.Errorf("%w: it is not a JWT: its parts are not base64url JSON", ErrToken)
 	}
 	if !slices.Contains(algorithmNames(), header.Alg) {
-		return "", fmt.Errorf("%w: it is signed with %s: only %s count", ErrToken, quote(header.Alg), strings.Join(algorithmNames(), ", "))
+		return nil, fmt.Errorf("%w: it is signed with %s: only %s count", ErrToken, quote(header.Alg), strings.Join(algorithmNames(), ", "))
 	}
-	if !slices.Contains(tokenTypes, strings.ToLower(header.Typ)) {
-		return "", fmt.Errorf("%w: its type %s is no identity", ErrToken, quote(header.Typ))
+	typ := strings.ToLower(header.Typ)
+	if !slices.Contains(tokenTypes, typ) {
+		return nil, fmt.Errorf("%w: its type %s is no identity", ErrToken, quote(header.Typ))
 	}
-	return payload.Iss, nil
+	return &token{raw: raw, iss: payload.Iss, typ: typ}, nil
+}
+
+// verify checks the signature and reads the claims, which are still to be judged.
+func (t *token) verify(ctx context.Context, keys oidc.KeySet) error {
+	kept := &keptError{KeySet: keys}
+	idToken, err := oidc.NewVerifier(t.iss, kept, &oidc.Config{
+		SkipClientIDCheck: true, // several audiences may count: Issuer.checkAudience
+		SkipExpiryCheck:   true, // checkTimes, with words for people
+		// go-oidc parses before it asks the key set, by this same list.
+		SupportedSigningAlgs: algorithmNames(),
+	}).Verify(ctx, t.raw)
+	if kept.err != nil {
+		return kept.err
+	}
+	if err != nil {
+		return fmt.Errorf("%w: it does not read as an ID token of %s", ErrToken, quote(t.iss))
+	}
+	var claims map[string]any
+	if err := idToken.Claims(&claims); err != nil || claims == nil {
+		return fmt.Errorf("%w: its payload is not a JSON object", ErrToken)
+	}
+	t.claims = claims
+	return nil
+}
+
+// id names a verified token without repeating it: its jti, else its digest.
+func (t *token) id() string {
+	if jti, err := name(t.claims["jti"], "jti"); err == nil {
+		return jti
+	}
+	sum := sha256.Sum256([]byte(t.raw))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// keptError keeps the key set's error, which go-oidc would flatten into text.
+type keptError struct {
+	oidc.KeySet
+	err error
+}
+
+func (k *keptError) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
+	payload, err := k.KeySet.VerifySignature(ctx, raw)
+	k.err = err
+	return payload, err
 }
 
 func decodePart(part string, into any) error {
@@ -185,13 +220,4 @@ func algorithmNames() []string {
 		names[i] = string(a)
 	}
 	return names
-}
-
-// tokenID names a token without repeating it: its jti, else its digest.
-func tokenID(claims map[string]any, raw string) string {
-	if jti, err := name(claims["jti"], "jti"); err == nil {
-		return jti
-	}
-	sum := sha256.Sum256([]byte(raw))
-	return "sha256:" + hex.EncodeToString(sum[:])
 }

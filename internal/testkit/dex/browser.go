@@ -90,6 +90,27 @@ func (b *Browser) Visit(ctx context.Context, address string) (page string, err e
 	return page, err
 }
 
+// Authorize follows an authorization request as Visit does, but stops before it is
+// sent back to the relying party, and returns what it would bring there (code, state;
+// or error). Visit delivers that itself, where somebody listens.
+func (b *Browser) Authorize(ctx context.Context, address string) (url.Values, error) {
+	request, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	if b.stop = request.Query().Get("redirect_uri"); b.stop == "" {
+		return nil, errors.New("it is no authorization request: it names no redirect_uri")
+	}
+	defer func() { b.stop, b.last = "", nil }()
+	if _, err := b.Visit(ctx, address); err != nil {
+		return nil, err
+	}
+	if b.last == nil {
+		return nil, errors.New("the provider did not send the browser back")
+	}
+	return b.last.Query(), nil
+}
+
 func (b *Browser) send(ctx context.Context, method, address string, form url.Values) (string, *url.URL, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -130,6 +151,12 @@ func (p *Provider) Token(ctx context.Context, user, email string, groups []strin
 	return p.TokenFor(ctx, TokenRequest{Person: Person{User: user, Email: email, Groups: groups}})
 }
 
+// TokenWithNonce is Token for a nonce: the proof of an approver. Whoever is given
+// other groups the next time has been put into or out of them meanwhile.
+func (p *Provider) TokenWithNonce(ctx context.Context, user, email string, groups []string, nonce string) (string, error) {
+	return p.TokenFor(ctx, TokenRequest{Person: Person{User: user, Email: email, Groups: groups}, Nonce: nonce})
+}
+
 // TokenFor is Token with all that can be asked for.
 func (p *Provider) TokenFor(ctx context.Context, want TokenRequest) (string, error) {
 	config := oauth2.Config{
@@ -155,16 +182,15 @@ func (p *Provider) TokenFor(ctx context.Context, want TokenRequest) (string, err
 	if want.Nonce != "" {
 		options = append(options, oauth2.SetAuthURLParam("nonce", want.Nonce))
 	}
-	browser := NewBrowser(want.Person)
-	browser.stop = config.RedirectURL
-	if _, err := browser.Visit(ctx, config.AuthCodeURL(state, options...)); err != nil {
+	answer, err := NewBrowser(want.Person).Authorize(ctx, config.AuthCodeURL(state, options...))
+	if err != nil {
 		return "", fmt.Errorf("dex: sign-in of %s: %w", want.User, err)
 	}
-	if browser.last == nil || browser.last.Query().Get("state") != state || browser.last.Query().Get("code") == "" {
-		return "", fmt.Errorf("dex: sign-in of %s: no code came back", want.User)
+	if answer.Get("state") != state || answer.Get("code") == "" {
+		return "", fmt.Errorf("dex: sign-in of %s: no code came back: %s", want.User, answer.Get("error"))
 	}
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	token, err := config.Exchange(context.WithValue(ctx, oauth2.HTTPClient, client), browser.last.Query().Get("code"), oauth2.VerifierOption(verifier))
+	token, err := config.Exchange(context.WithValue(ctx, oauth2.HTTPClient, client), answer.Get("code"), oauth2.VerifierOption(verifier))
 	if err != nil {
 		return "", fmt.Errorf("dex: token of %s: %w", want.User, err)
 	}

@@ -2,6 +2,9 @@ package dex
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,5 +53,38 @@ func TestStopLeavesNoProcess(t *testing.T) {
 		if _, err := p.Token(context.Background(), "ann", "ann@example.com", nil); err == nil {
 			t.Error("a token from a provider that is not there")
 		}
+	}
+}
+
+// A browser stops before a relying party that nobody serves, and delivers the answer
+// to one that somebody does.
+func TestBrowserFollowsAnAuthorizationRequest(t *testing.T) {
+	p, err := Start(t.Context(), Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	delivered := make(chan url.Values, 1)
+	party := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { delivered <- r.URL.Query() }))
+	t.Cleanup(party.Close)
+	request := url.Values{"client_id": {DefaultClient}, "response_type": {"code"}, "scope": {"openid"}, "state": {"s-1"}, "redirect_uri": {party.URL + "/callback"}}
+	address := p.Issuer + "/auth?" + request.Encode()
+	browser := NewBrowser(Person{User: "ann", Email: "ann@example.com"})
+	answer, err := browser.Authorize(t.Context(), address)
+	if err != nil || answer.Get("code") == "" || answer.Get("state") != "s-1" || len(delivered) != 0 {
+		t.Errorf("got %v, %v", answer, err)
+	}
+	if _, err := browser.Visit(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
+	if answer := <-delivered; answer.Get("code") == "" || answer.Get("state") != "s-1" {
+		t.Errorf("delivered %v", answer)
+	}
+	if _, err := browser.Authorize(t.Context(), p.Issuer+"/auth"); err == nil {
+		t.Error("an address that asks for nothing is followed")
 	}
 }
