@@ -66,8 +66,11 @@ func newCard(r *approval.Request, console string) *card {
 	if list := decisionsIn(r); list != "" {
 		c.sections = append(c.sections, list)
 	}
+	if r.Broke != nil {
+		c.sections = append(c.sections, "*Let through by* "+name(r.Broke.By)+": "+quote(r.Broke.Reason))
+	}
 	if r.Ended != "" {
-		c.sections = append(c.sections, "*Ended*: "+name(r.Ended))
+		c.sections = append(c.sections, "*Ended*: "+quote(r.Ended))
 	}
 	c.footer = fmt.Sprintf("request %s, %s", name(r.ID), name(r.Digest))
 	if r.Status != approval.Pending {
@@ -128,7 +131,7 @@ func whoOf(r *approval.Request) string {
 func neededOf(list []approval.Needed) string {
 	var b strings.Builder
 	for i, n := range list {
-		if b.Len() > 1200 {
+		if b.Len() > 600 {
 			fmt.Fprintf(&b, "\nand %d more", len(list)-i)
 			break
 		}
@@ -138,6 +141,7 @@ func neededOf(list []approval.Needed) string {
 		fmt.Fprintf(&b, "%d of %s", n.Count, names(n.Groups))
 	}
 	return b.String()
+}
 
 func actionsIn(r *approval.Request) []string {
 	var out []string
@@ -170,7 +174,7 @@ func actionsIn(r *approval.Request) []string {
 func decisionsIn(r *approval.Request) string {
 	var b strings.Builder
 	for i, d := range r.Decisions {
-		if i == maxDecisions {
+		if i == maxDecisions || b.Len() > 2000 {
 			fmt.Fprintf(&b, "\nand %d more", len(r.Decisions)-i)
 			break
 		}

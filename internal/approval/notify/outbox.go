@@ -21,6 +21,8 @@ const (
 	maxAge   = time.Hour
 	// maxPause bounds how long a receiver can ask for a pause.
 	maxPause = 5 * time.Minute
+	// maxError bounds what an error says in the log, bytes.
+	maxError = 300
 	// maxJobs bounds an outbox; the oldest goes first.
 	maxJobs = 1024
 )
@@ -225,7 +227,7 @@ func (o *outbox) failed(j *job, err error) (lost []*job) {
 	case slices.ContainsFunc(o.jobs, func(x *job) bool { return x.key == j.key }):
 		return nil // something newer says all of it
 	case errors.As(err, &pause):
-		o.pause = now.Add(min(max(pause.after, 0), maxPause))
+		o.pause = now.Add(min(max(pause.after, o.delay(1)), maxPause))
 	default:
 		j.tries++
 		j.due = now.Add(o.delay(j.tries))
@@ -277,11 +279,15 @@ func (o *outbox) count() uint64 {
 }
 
 // cause is an error without the URL that it is about: the path of a webhook, or the
-// query of a socket, is often its secret.
+// query of a socket, is often its secret. A receiver chose some of its text, so it is
+// short.
 func cause(err error) error {
 	var u *url.Error
 	for errors.As(err, &u) && u.Err != nil {
 		err = u.Err
+	}
+	if text := err.Error(); len(text) > maxError {
+		return errors.New(clip(text, maxError))
 	}
 	return err
 }

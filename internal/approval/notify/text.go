@@ -11,10 +11,10 @@ import (
 // Bounds of what a message shows, besides those of Slack: 150 characters of a header,
 // 2000 of a field, 3000 of a section.
 const (
-	maxCode       = 300  // characters of a statement
-	codeRoom      = 2400 // bytes, once they are escaped
-	maxName       = 80   // characters of a name
-	nameRoom      = 400  // bytes, once they are escaped
+	maxCode  = 300  // characters of a statement
+	codeRoom = 2400 // bytes, once they are escaped
+	maxName  = 80   // characters of a name
+	nameRoom = 400  // bytes, once they are escaped
 	maxWords = 1500 // characters of an answer to a click
 )
 
@@ -53,11 +53,16 @@ func escaped(s string, runes, room int, special string, plain string) (out strin
 
 // name shows a short text in Slack's mrkdwn: inside of backticks nothing is formatted
 // or becomes a link or a mention.
-func name(s string) string {
+func name(s string) string { return inline(s, maxName, nameRoom) }
+
+// quote is like name, for a sentence.
+func quote(s string) string { return inline(s, maxCode, codeRoom) }
+
+func inline(s string, runes, room int) string {
 	if s == "" {
 		return "-"
 	}
-	out, rest := escaped(s, maxName, nameRoom, "`", "")
+	out, rest := escaped(s, runes, room, "`", "")
 	if rest > 0 {
 		out += "…"
 	}
@@ -69,7 +74,7 @@ func names(list []string) string {
 	const most = 12
 	var b strings.Builder
 	for i, s := range list {
-		if i == most || b.Len() > 1200 {
+		if i == most || b.Len() > 800 {
 			fmt.Fprintf(&b, " and %d more", len(list)-i)
 			break
 		}
