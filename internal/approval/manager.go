@@ -268,7 +268,7 @@ func (m *Manager) save(ctx context.Context, it *item, rec record) error {
 		w.add(it.id)
 	}
 	m.mu.Unlock()
-	if was != rec.Status || rec.Review != "" {
+	if was != rec.Status || rec.Review != "" || len(rec.Decisions) > 0 {
 		m.notify(it)
 	}
 	return nil

@@ -198,7 +198,9 @@ func (m *Manager) shown(it *item) json.RawMessage {
 // notify tells the notifiers about a request, without what only approvers may see.
 func (m *Manager) notify(it *item) {
 	for _, n := range m.cfg.Notify {
-		n.Notify(*m.view(it, Viewer{}))
+		r := m.view(it, Viewer{})
+		r.Preview = nil
+		n.Notify(*r)
 	}
 }
 

@@ -11,6 +11,8 @@ package config
 import (
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -150,6 +152,8 @@ type Approvals struct {
 type Notifier struct {
 	Webhook string `yaml:"webhook"` // URL
 	Secret  string `yaml:"secret"`  // reference; signs by Standard Webhooks
+	// Details lets the text of statements out with a webhook. It may hold data.
+	Details bool   `yaml:"details"`
 	Slack   *Slack `yaml:"slack"`
 }
 
@@ -158,6 +162,8 @@ type Slack struct {
 	AppToken string `yaml:"app_token"`
 	BotToken string `yaml:"bot_token"`
 	Channel  string `yaml:"channel"`
+	// APIURL is the base of the Web API's methods, for proxies. Empty: Slack's own.
+	APIURL string `yaml:"api_url"`
 }
 
 // Durability is how safe a record is before its action goes on.
@@ -194,7 +200,11 @@ type Hub struct {
 
 // Console is the web console of the hub.
 type Console struct {
-	Listen string `yaml:"listen"` // default: 127.0.0.1:7443
+	// Listen is host:port. Default: 127.0.0.1:7443; "" for nowhere.
+	Listen string `yaml:"listen"`
+	// URL is the console's address for browsers, where sign-ins come back to
+	// (URL/callback). Default: http:// and Listen, with 127.0.0.1 for a wildcard.
+	URL string `yaml:"url"`
 }
 
 // Secrets says where references lead that need more than their own text.
@@ -270,7 +280,15 @@ func (v *validator) defaults() {
 	set(&c.RunDir, DefaultRunDir)
 	set((*string)(&c.Intercept.Mode), string(Enforce))
 	set(&c.Intercept.BPFFS, DefaultBPFFS)
-	set(&c.Console.Listen, DefaultConsole)
+	if !v.doc.Has("console.listen") {
+		c.Console.Listen = DefaultConsole
+	}
+	if host, port, err := net.SplitHostPort(c.Console.Listen); err == nil && c.Console.URL == "" {
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			host = "127.0.0.1"
+		}
+		c.Console.URL = "http://" + net.JoinHostPort(host, port)
+	}
 	set((*string)(&c.Audit.Durability), string(DurabilityProcess))
 	if c.Intercept.ProxyPort == 0 && !v.doc.Has("intercept.proxy_port") {
 		c.Intercept.ProxyPort = DefaultProxyPort

@@ -68,7 +68,7 @@ func TestDefaults(t *testing.T) {
 		PolicyFiles: []string{DefaultPolicyFile},
 		Approvals:   Approvals{Timeout: Duration(15 * time.Minute)},
 		Audit:       Audit{Durability: DurabilityProcess, Retention: Duration(400 * 24 * time.Hour)},
-		Console:     Console{Listen: DefaultConsole},
+		Console:     Console{Listen: DefaultConsole, URL: "http://" + DefaultConsole},
 	}
 	if diff := cmp.Diff(want, c, cmp.Comparer(func(a, b Address) bool { return a == b })); diff != "" {
 		t.Error(diff)
@@ -150,6 +150,7 @@ approvals:
     - {webhook: "http://hooks.example.com/hunter2"}
     - {slack: {app_token: hunter2}, secret: "env:A"}
     - {}
+    - {slack: {app_token: "env:A", bot_token: "env:B", channel: c, api_url: "http://slack.example.com/hunter2?hunter2"}, details: true}
 audit: {durability: fsync, seal_to: [hunter2], retention: forever, otlp: {endpoint: "grpc://x", headers: {"a b": c}}}
 hub: {join: "nats://u:hunter2@x", credentials: c}
 console: {listen: "7443"}
@@ -188,8 +189,8 @@ backends:
     credentials: [{bearer_token: "exec:/bin/get hunter2", headers: {X-Key: "env:KEY"}}]
 approvals:
   notify:
-    - {webhook: "https://hooks.example.com/hunter2?x=hunter2", secret: "file:/s"}
-    - {slack: {app_token: "exec:/bin/get hunter2", bot_token: env:B, channel: c}}
+    - {webhook: "https://hooks.example.com/hunter2?x=hunter2", secret: "file:/s", details: true}
+    - {slack: {app_token: "exec:/bin/get hunter2", bot_token: env:B, channel: c, api_url: "https://proxy.example.com/hunter2/"}}
 audit: {otlp: {endpoint: "http://x:4318", headers: {Authorization: hunter2}}}
 `))
 	if err != nil {
@@ -203,7 +204,8 @@ audit: {otlp: {endpoint: "http://x:4318", headers: {Authorization: hunter2}}}
 	if strings.Contains(string(out)+string(js), secret) {
 		t.Errorf("the dump holds a secret:\n%s", out)
 	}
-	for _, want := range []string{"env:KEY", "exec:***", "https://hooks.example.com/***", "file:/s", "400d", "10.0.0.0/8:80", "proxy_port: 15001"} {
+	for _, want := range []string{"env:KEY", "exec:***", "https://hooks.example.com/***", "file:/s", "400d", "10.0.0.0/8:80", "proxy_port: 15001",
+		"details: true", "api_url: https://proxy.example.com/***"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the dump lacks %s:\n%s", want, out)
 		}
@@ -237,4 +239,24 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestConsole(t *testing.T) {
+	const minimal = "backends:\n  - {name: db, protocol: postgres, addresses: ['db:5432'], credentials: [{username: u}]}\n"
+	for text, want := range map[string]Console{
+		`{listen: ""}`:           {},
+		`{listen: "0.0.0.0:80"}`: {Listen: "0.0.0.0:80", URL: "http://127.0.0.1:80"},
+		`{listen: ":80"}`:        {Listen: ":80", URL: "http://127.0.0.1:80"},
+		`{listen: "[::1]:80"}`:   {Listen: "[::1]:80", URL: "http://[::1]:80"},
+		`{listen: "127.0.0.1:80", url: "https://weir.example"}`: {Listen: "127.0.0.1:80", URL: "https://weir.example"},
+	} {
+		if c, err := Parse([]byte(minimal + "console: " + text + "\n")); err != nil || c.Console != want {
+			t.Errorf("%s: %+v, %v", text, c.Console, err)
+		}
+	}
+	for _, url := range []string{"weir.example", "ftp://weir.example", "https://weir.example/x", "https://a:b@weir.example", "https://weir.example?q"} {
+		if _, err := Parse([]byte(minimal + "console: {url: \"" + url + "\"}\n")); err == nil {
+			t.Errorf("%s: no error", url)
+		}
+	}
 }

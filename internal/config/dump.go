@@ -27,7 +27,7 @@ func (c *Config) Redacted() *Config {
 		n := &r.Approvals.Notify[i]
 		n.Webhook, n.Secret = redactURL(n.Webhook), redactRef(n.Secret)
 		if n.Slack != nil {
-			n.Slack = &Slack{redactRef(n.Slack.AppToken), redactRef(n.Slack.BotToken), n.Slack.Channel}
+			n.Slack = &Slack{redactRef(n.Slack.AppToken), redactRef(n.Slack.BotToken), n.Slack.Channel, redactURL(n.Slack.APIURL)}
 		}
 	}
 	r.Audit.OTLP.Headers = redactValues(c.Audit.OTLP.Headers, func(string) string { return hidden })

@@ -298,6 +298,9 @@ func (v *validator) slack(path string, n *Notifier) {
 	if n.Secret != "" {
 		v.doc.Add(path+".secret", path+".secret: slack has no use for it", "take it out")
 	}
+	if n.Details {
+		v.doc.Add(path+".details", path+".details: slack has no use for it", "take it out: messages in Slack show the beginning of a statement anyway")
+	}
 	s := n.Slack
 	for _, f := range [][2]string{{"app_token", s.AppToken}, {"bot_token", s.BotToken}, {"channel", s.Channel}} {
 		if f[1] == "" {
@@ -306,6 +309,13 @@ func (v *validator) slack(path string, n *Notifier) {
 	}
 	v.secret(path+".slack.app_token", s.AppToken)
 	v.secret(path+".slack.bot_token", s.BotToken)
+	if s.APIURL == "" {
+		return
+	}
+	v.httpURL(path+".slack.api_url", s.APIURL)
+	if strings.Contains(s.APIURL, "?") {
+		v.doc.Add(path+".slack.api_url", path+".slack.api_url has a query, and the names of methods are put behind it", "take the query out")
+	}
 }
 
 // httpURL never repeats the URL: a webhook's path is often its secret.
@@ -315,7 +325,7 @@ func (v *validator) httpURL(path, text string) {
 		v.doc.Add(path, path+" is no URL", "write https://HOST/PATH, without user and fragment")
 		return
 	}
-	if u.Scheme == "http" && !isLoopback(u.Hostname()) && strings.HasSuffix(path, "webhook") {
+	if u.Scheme == "http" && !isLoopback(u.Hostname()) && (strings.HasSuffix(path, ".webhook") || strings.HasSuffix(path, ".api_url")) {
 		v.doc.Add(path, path+" is not https", "use https; http is taken on a loopback address only")
 	}
 }
@@ -361,8 +371,11 @@ func (v *validator) hub() {
 	case err != nil || u.Host == "" || u.User != nil || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
 		v.doc.Add("hub.join", "hub.join is no NATS URL", "write nats://HOST:PORT or tls://HOST:PORT, without user and password")
 	}
-	if !isHostPort(v.c.Console.Listen) {
+	if c := &v.c.Console; c.Listen != "" && !isHostPort(c.Listen) {
 		v.doc.Add("console.listen", "console.listen is no host:port", "write 127.0.0.1:7443, for example")
+	} else if u, err := url.Parse(c.URL); c.Listen != "" && (err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" ||
+		u.RawQuery != "" || u.Fragment != "" || u.Path != "") {
+		v.doc.Add("console.url", "console.url is no address of a site", "write https://HOST or http://HOST:PORT, without a path")
 	}
 }
 

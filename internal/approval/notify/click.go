@@ -102,7 +102,11 @@ func (s *Slack) handle(c click) {
 func (s *Slack) pressed(ctx context.Context, c click) {
 	s.mu.Lock()
 	m := s.messages[c.id]
-	if m == nil || m.card.status != approval.Pending || !m.card.buttons || !same(m.token, c.token) || m.ts != c.ts || m.channel != c.channel {
+	good := m != nil && m.card.status == approval.Pending && m.card.buttons && same(m.token, c.token)
+	if good && m.ts != "" { // else Slack has shown the message and not answered yet
+		good = m.ts == c.ts && m.channel == c.channel
+	}
+	if !good {
 		s.mu.Unlock()
 		s.say(ctx, c.channel, c.user, saysGone)
 		return
@@ -137,9 +141,12 @@ func (s *Slack) pressed(ctx context.Context, c click) {
 func (s *Slack) sent(ctx context.Context, c click) {
 	s.mu.Lock()
 	i, m := -1, s.messages[c.id]
-	if m != nil {
-		i = slices.IndexFunc(m.forms, func(f form) bool { return same(f.token, c.token) && f.user == c.user })
+	c.channel = s.cfg.Channel // a form does not say where its button was
+	if m != nil && m.channel != "" {
 		c.channel = m.channel
+	}
+	if m != nil && m.card.status == approval.Pending {
+		i = slices.IndexFunc(m.forms, func(f form) bool { return same(f.token, c.token) && f.user == c.user })
 	}
 	if i >= 0 {
 		c.approve = m.forms[i].approve
@@ -267,9 +274,6 @@ func (s *Slack) person(ctx context.Context, id string) (who *flow.Principal, ref
 
 // say tells somebody something that nobody else in the channel sees.
 func (s *Slack) say(ctx context.Context, channel, user, text string) {
-	if channel == "" {
-		return
-	}
 	if _, err := s.api.PostEphemeralContext(ctx, channel, user, slack.MsgOptionText(text, false)); err != nil && s.ctx.Err() == nil {
 		s.cfg.Log.Warn("somebody could not be told in Slack what came of their click", "user", user, "error", explain(err))
 	}

@@ -28,7 +28,8 @@ func secretOf(configured []byte) ([]byte, error) {
 		key = b
 	}
 	if len(key) < minSecret || len(key) > maxSecret {
-		return nil, fmt.Errorf("the webhook's secret is not of %d to %d bytes (Standard Webhooks); make one with: echo whsec_$(openssl rand -base64 32)", minSecret, maxSecret)
+		return nil, fmt.Errorf("the webhook's secret is not of %d to %d bytes (Standard Webhooks); make one with: echo whsec_$(openssl rand -base64 32)",
+			minSecret, maxSecret)
 	}
 	return append([]byte(nil), key...), nil
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/weirproxy/weir/internal/approval"
-	"github.com/weirproxy/weir/internal/flow"
 )
 
 const firstTS = "1700000000.000001"
@@ -23,7 +22,8 @@ func TestSlackFromRequestToEnd(t *testing.T) {
 		t.Errorf("posted: %v", post.form)
 	}
 	all := post.form.Get("blocks")
-	for _, want := range []string{"ann@example.com", "orders", "shop", "delete", "shop.orders", "DELETE FROM shop.orders", "without WHERE", "destructive", "2 of `dba`",
+	for _, want := range []string{"ann@example.com", "orders", "shop", "delete", "shop.orders", "DELETE FROM shop.orders", "without WHERE",
+		"destructive", "2 of `dba`",
 		fmt.Sprintf("!date^%d^", req.Expires.Unix()), req.ID, req.Digest} {
 		if !strings.Contains(strings.ReplaceAll(all, `\u003c`, "<"), want) {
 			t.Errorf("the message lacks %q: %s", want, all)
@@ -53,6 +53,8 @@ func TestSlackFromRequestToEnd(t *testing.T) {
 	if second[actionApprove].Value == first[actionApprove].Value || second[actionApprove].Value != second[actionDeny].Value {
 		t.Errorf("buttons: %v, then %v", first, second)
 	}
+
+	r.progress(&req) // an older state, which comes late
 
 	// The button that was used up is no longer good for anybody, the new one is.
 	r.fake.send(r.conn, press("U0EVE", actionApprove, first[actionApprove].Value, testChannel, firstTS))
@@ -375,6 +377,9 @@ func TestSlackReason(t *testing.T) {
 	r.Notify(after(req, approval.Expired))
 	r.next("chat.update")
 	r.fake.send(r.conn, submit("U0EVE", late, "late")) // the request has ended, and its forms with it
+	if c := r.next("chat.postEphemeral"); c.form.Get("user") != "U0EVE" || c.form.Get("text") != saysForm {
+		t.Errorf("told: %v", c.form)
+	}
 	closeNow(t, r.Slack)
 	if len(r.service.attempts) != 0 {
 		t.Error("a form counts after the end")
@@ -436,7 +441,9 @@ func TestSlackOutage(t *testing.T) {
 		func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "0")
 			w.WriteHeader(429)
-		}, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 307) })
+		}, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		})
 	req := testRequest()
 	r.Notify(req)
 	for range 5 {
@@ -503,7 +510,8 @@ func TestSlackBreakGlass(t *testing.T) {
 	req := testRequest()
 	req.Status, req.Review, req.Broke = approval.Approved, reviewOpen, &approval.Broke{By: "ann@example.com", Reason: "the shop *burns*"}
 	r.Notify(req)
-	if c := r.next("chat.postMessage"); !strings.Contains(c.form.Get("blocks"), "a review is needed") || !strings.Contains(c.form.Get("blocks"), "`the shop *burns*`") {
+	if c := r.next("chat.postMessage"); !strings.Contains(c.form.Get("blocks"), "a review is needed") ||
+		!strings.Contains(c.form.Get("blocks"), "`the shop *burns*`") {
 		t.Errorf("posted: %v", c.form)
 	}
 	req.Status = approval.Used
@@ -520,6 +528,18 @@ func TestSlackBreakGlass(t *testing.T) {
 	closeNow(t, r.Slack)
 	if r.count() != 0 {
 		t.Error("a review that is done is kept")
+	}
+}
+
+// Tokens go when the request ends, not when Slack has shown it.
+func TestSlackTokensEnd(t *testing.T) {
+	r := testRequest()
+	for _, s := range []approval.Status{approval.Approved, approval.Used, approval.Denied, approval.Expired, approval.Withdrawn} {
+		m := &message{token: "T", forms: []form{{"F", "U0BOB", true}}}
+		ended := after(r, s)
+		if m.set(newCard(&ended, "")); m.token != "" || m.forms != nil {
+			t.Errorf("%s: %+v", s, m)
+		}
 	}
 }
 
@@ -542,5 +562,4 @@ func TestSlackConfig(t *testing.T) {
 	if err != nil || s.cfg.APIURL != "https://slack.com/api/" {
 		t.Errorf("%v, %v", s, err)
 	}
-	_ = flow.Human
 }

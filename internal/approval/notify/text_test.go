@@ -101,7 +101,8 @@ func worst(s string) approval.Request {
 }
 
 func TestCardIsBounded(t *testing.T) {
-	for _, s := range []string{"a", "&", "\u202e", "\U000e0001", "`", "```", "\xff", strings.Repeat("&", 5000), strings.Repeat("\U000e0001", 5000), strings.Repeat("`", 5000), ""} {
+	for _, s := range []string{"a", "&", "\u202e", "\U000e0001", "`", "```", "\xff",
+		strings.Repeat("&", 5000), strings.Repeat("\U000e0001", 5000), strings.Repeat("`", 5000), ""} {
 		r := worst(s)
 		for _, st := range []approval.Status{approval.Pending, approval.Approved, approval.Denied} {
 			r.Status = st
