@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -19,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirproxy/weir/internal/accept"
+	"github.com/weirproxy/weir/internal/approval"
 	"github.com/weirproxy/weir/internal/audit"
 	"github.com/weirproxy/weir/internal/budget"
 	"github.com/weirproxy/weir/internal/ca"
@@ -57,9 +56,14 @@ type agent struct {
 	redirect  *redirect.Redirector
 	identity  *identity.Manager
 	catalogs  *catalog.Cache
+	approvals approval.Service
+	held      *approval.Manager // the same as approvals, for the gate
 	sessions  *session.Server
 	accept    *accept.Acceptor
 	control   *control.Server[*identity.Caller]
+	console   interface { // nil: it does not listen
+		Principal(email string) (*flow.Principal, bool)
+	}
 
 	ready  atomic.Bool
 	failed chan error // what ends the agent
@@ -135,6 +139,7 @@ func (a *agent) start(ctx context.Context) error {
 		{"SQL parser", a.startParser},
 		{"redirect", a.startRedirect},
 		{"identity", a.startIdentity},
+		{"approvals", a.startApprovals},
 		{"sessions", a.startSessions},
 		{"accept", a.startAccept},
 		{"control socket", a.startControl},
@@ -391,7 +396,7 @@ func (a *agent) startSessions(ctx context.Context) error {
 	}
 	a.sessions = session.New(session.Config{
 		Node: a.cfg.Node, Observe: a.cfg.Intercept.Mode == config.Observe,
-		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.audit, Budgets: a.budgets,
+		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.audit, Budgets: a.budgets, Approvals: a.held,
 		Login: a.logins.Login,
 		Handlers: map[flow.Protocol]session.Handler{
 			flow.Postgres: pg,
@@ -412,17 +417,9 @@ func (a *agent) startSessions(ctx context.Context) error {
 // maskKeySize is what mask.NewKey takes, bytes.
 const maskKeySize = 64
 
-// maskKey is the node's key for hashes and tokens, made on the first start.
+// maskKey is the node's key for hashes and tokens.
 func (a *agent) maskKey() (*mask.Key, error) {
-	path := filepath.Join(a.keys(), "mask.key")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		b = make([]byte, maskKeySize)
-		if _, err := rand.Read(b); err != nil {
-			return nil, err
-		}
-		err = os.WriteFile(path, b, 0o600)
-	}
+	b, err := a.secretKey("mask.key", maskKeySize)
 	if err != nil {
 		return nil, err
 	}

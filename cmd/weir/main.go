@@ -87,6 +87,7 @@ func app() *cli.App {
 			whoamiCommand(),
 			execCommand(),
 			flowsCommand(),
+			approvalsCommand(),
 			auditCommand(),
 			policyCommand(offlineSQL),
 			configCommand(),

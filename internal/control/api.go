@@ -86,6 +86,15 @@ type Bind struct {
 	Token string `json:"token,omitempty"`
 }
 
+// Decide is the body of POST /v1/approvals/{id}/approve, deny, withdraw, break-glass
+// and review.
+type Decide struct {
+	// Token is an ID token whose nonce is the request's; empty: the caller's own sign-in
+	// decides.
+	Token  string `json:"token,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
 // Flows is the answer to GET /v1/flows.
 type Flows struct {
 	Flows []session.FlowInfo `json:"flows"`

@@ -27,6 +27,8 @@ type Config struct {
 	InitSQL  string                                    // see postgres.Config
 	Issuers  func(ctx context.Context, w *World) error // may start more providers and add to MoreIssuers; nil: none
 	Backends string                                    // more entries for the backends of weir.yaml
+	Console  string                                    // the console's section of weir.yaml; "": it does not listen
+	Extra    func(w *World) string                     // more of weir.yaml, once the rest runs; nil: nothing
 }
 
 // World is what runs.
@@ -83,6 +85,13 @@ func Start(cfg Config) (_ *World, err error) {
 	text, err := w.config(cfg.Backends)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Console == "" {
+		cfg.Console = `{listen: ""}`
+	}
+	text += "console: " + cfg.Console + "\n"
+	if cfg.Extra != nil {
+		text += cfg.Extra(w)
 	}
 	w.Node, err = node.Start(ctx, node.Config{Dir: filepath.Join(w.Dir, "node"), Weir: w.Weir, Policy: cfg.Policy, Config: text})
 	return w, err
@@ -141,8 +150,7 @@ func (w *World) config(backends string) (string, error) {
     credentials:
       - {groups: [dba], username: %[2]s, password: "file:%[3]s"}
       - {username: %[4]s, password: "file:%[5]s"}
-%[6]sconsole: {listen: ""}
-`, w.DB.Port, postgres.DBARole, files[postgres.DBARole], postgres.AppRole, files[postgres.AppRole], backends), nil
+%[6]s`, w.DB.Port, postgres.DBARole, files[postgres.DBARole], postgres.AppRole, files[postgres.AppRole], backends), nil
 }
 
 // Stop ends everything; files go when all of it ended well.
