@@ -21,7 +21,7 @@ const (
 	startTimeout = 30 * time.Second
 	maxMemory    = 16 << 20 // bytes; nothing is kept in memory
 	maxDisk      = 4 << 30  // bytes
-	maxPayload   = 16 << 20 // bytes of one message
+	maxPayload   = 8 << 20 // bytes of one message; the server advises against more
 )
 
 // Config says where the embedded server keeps its files.

@@ -107,6 +107,7 @@ type Gate struct {
 	refused   *Refusal
 	assurance string
 	waiter    Waiter
+	admitted  []policy.Need // that other people have met for the connection itself
 	held      *waiting // while the client waits for other people
 	depends   map[*dependence]struct{}
 	onCut     func()
@@ -238,7 +239,7 @@ func (g *Gate) decideFor(ctx context.Context, q *asking) *Decision {
 			decided[i] = refusedBy(auditlog.BySignIn, d.Refusal.Message)
 			continue
 		}
-		decided[i].Decision = g.decide(pol, d.Revision, a)
+		decided[i].Decision = g.connected(pol, a, g.decide(pol, d.Revision, a))
 	}
 	if d.Refusal == nil {
 		d.Refusal = g.firstRefusal(actions, decided)

@@ -140,6 +140,7 @@ func (g *Gate) admitHeld(ctx context.Context, action *flow.Action, needs []polic
 	ask := &Ask{Flow: *g.flow, Who: g.Principal(), Actions: []*flow.Action{action}, Needs: needs, Revision: revision}
 	if consent, ok := g.server.Approvals.Standing(ask); ok {
 		g.depend(consent, 1)
+		g.admitted = needs
 		return nil
 	}
 	g.mu.Lock()
@@ -178,7 +179,28 @@ func (g *Gate) admitHeld(ctx context.Context, action *flow.Action, needs []polic
 		return refusalFor(err)
 	}
 	g.depend(consent, 1)
+	g.admitted = d.Needs
 	return nil
+}
+
+// connected is a decision on an action of a connection that other people have approved:
+// what connect carries in it (transaction control, SHOW, ...) they have approved too.
+func (g *Gate) connected(pol Policy, a *flow.Action, d policy.Decision) policy.Decision {
+	if g.admitted == nil || d.Verdict != flow.Approve {
+		return d
+	}
+	met := func(n policy.Need) bool {
+		return slices.ContainsFunc(g.admitted, func(x policy.Need) bool { return x.Rule == n.Rule && x.Policy == n.Policy })
+	}
+	rest := *a
+	rest.Accesses = slices.DeleteFunc(slices.Clone(a.Accesses), func(x flow.Access) bool { return x.Verb == flow.Connect })
+	if len(rest.Accesses) > 0 && len(rest.Accesses) < len(a.Accesses) {
+		return pol.Decide(g.input(g.Principal(), &rest))
+	}
+	if len(rest.Accesses) == 0 && !slices.ContainsFunc(d.Needs, func(n policy.Need) bool { return !met(n) }) {
+		d.Verdict, d.Needs, d.Approve = flow.Allow, nil, nil
+	}
+	return d
 }
 
 // await lets a client wait until a request has ended. An error says that nobody waits

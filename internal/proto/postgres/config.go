@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/weirproxy/weir/internal/flow"
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/internal/sqlmeta"
 )
@@ -31,12 +32,43 @@ type Config struct {
 	// CancelUpstream asks the backend of the grant to cancel what the session with
 	// this process id and secret runs.
 	CancelUpstream func(ctx context.Context, g session.Grant, pid uint32, secret []byte) error
+	// Foresee says what can be asked of the server about one statement before it runs.
+	// Foresee and Explain are what approvers are shown besides a statement's text; either
+	// may be nil: they see the text alone.
+	Foresee func(ctx context.Context, sql string, s sqlmeta.Session, c *sqlmeta.Catalog) (*sqlmeta.Forecast, error)
+	// Explain asks the server of the flow, on a connection of Weir's own and within a
+	// bound of time. The text of its error is in Weir's own words and holds no data.
+	Explain func(ctx context.Context, g session.Grant, r ExplainRequest) (Explained, error)
 	// TLS is the configuration for a client that asked for serverName ("" for none).
 	TLS func(g *session.Gate, serverName string) (*tls.Config, error)
 
 	Masks MaskConfig
 	Log   *slog.Logger
 	Now   func() time.Time
+}
+
+// ExplainRequest is a statement and the session that it is to run in; see package
+// explain for what each field is for.
+type ExplainRequest struct {
+	Text                        string
+	Types                       []uint32
+	Plan                        bool
+	Count                       string
+	Values                      [][]byte
+	Formats                     []int16
+	Settings                    []flow.Setting
+	SearchPath                  []string
+	Relations                   []sqlmeta.NamedRelation
+	Functions, Operators, Names []string
+	Emptied                     []sqlmeta.NamedRelation
+}
+
+// Explained is what the server said.
+type Explained struct {
+	Plan  string
+	Rows  *int64 // counted
+	About *int64 // by the server's statistics: what a TRUNCATE or DROP TABLE empties
+	Note  string // what could not be found out
 }
 
 // Upstream is a session at the backend that is ready for a query. Conn has no

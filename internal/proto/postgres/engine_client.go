@@ -348,6 +348,7 @@ func (e *Engine) bound(err error, p *portal) error {
 		return fmt.Errorf("message type 'B': %w", errMalformed)
 	}
 	p.params, p.formats, p.digest = e.scan.rec.done(), e.scan.results, e.scan.sum.Sum(nil)
+	p.kinds = e.scan.rec.kinds
 	p.bytes = e.chead.body()
 	e.next()
 	return nil

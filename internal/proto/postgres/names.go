@@ -16,6 +16,8 @@ type prepared struct {
 	analysis analysis
 	reading  reading // how the server has read the text
 	within   bool    // it stands within the text: PREPARE, DECLARE
+	// types are those of parameters that its Parse declares; nil when weir did not look.
+	types []uint32
 }
 
 // analysis is a statement as it was understood under one state of the session.
@@ -32,6 +34,7 @@ func (p *prepared) size() int64 { return int64(len(p.text)+len(p.head)) + namedO
 type portal struct {
 	prep      *prepared
 	params    []string
+	kinds     []byte // how each of params stands there; fewer when some were left out
 	digest    []byte // over the Bind behind its names
 	bytes     int64
 	formats   []int16  // of results, as Bind gave them

@@ -12,6 +12,7 @@ import (
 // follow once maxParams is used up, stand as their length and digest.
 type paramRecorder struct {
 	params []string
+	kinds  []byte // how each stands there: paramText, ...
 	// hide replaces a value that must not stand in the log in the clear; nil or ""
 	// for nothing to hide.
 	hide func(value []byte) string
@@ -25,6 +26,14 @@ type paramRecorder struct {
 	more   int
 	bytes  int64
 }
+
+// How a value stands in the record.
+const (
+	paramText   byte = 't' // as it is
+	paramBinary byte = 'b' // all of it, as \x and hex
+	paramNull   byte = 'n'
+	paramCut    byte = 'x' // not, or not all of it
+)
 
 // begin starts a value of n bytes, -1 for NULL.
 func (r *paramRecorder) begin(n int64, format int16) {
@@ -55,9 +64,10 @@ func (r *paramRecorder) end() {
 		return
 	}
 	var s string
+	kind := paramCut
 	switch {
 	case r.length < 0:
-		s = "NULL"
+		s, kind = "NULL", paramNull
 	case r.sum != nil:
 		s = fmt.Sprintf("[%d bytes, sha256:%x]", r.length, r.sum.Sum(nil))
 	case r.format == 0:
@@ -65,13 +75,14 @@ func (r *paramRecorder) end() {
 			s = r.hide(r.value)
 		}
 		if s == "" {
-			s = string(r.value)
+			s, kind = string(r.value), paramText
 		}
 	default:
-		s = `\x` + hex.EncodeToString(r.value)
+		s, kind = `\x`+hex.EncodeToString(r.value), paramBinary
 	}
 	r.used += len(s) + 16
 	r.params = append(r.params, s)
+	r.kinds = append(r.kinds, kind)
 }
 
 // done adds what stands for the values that were left out.

@@ -69,7 +69,14 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 	s.hides = e.hider()
 	s.state = e.state()
 	big, size := e.big(), e.chead.body()
+	first, asked := *s, false
 	return func(ctx context.Context) ([]*flow.Action, any) {
+		if asked { // after people were asked: the catalogue of this very moment counts
+			again := first
+			s = &again
+			e.cfg.Invalidate(e.grant)
+		}
+		asked = true
 		s.ctx = ctx
 		var err error
 		if s.out.catalog, err = e.cfg.Catalog(ctx, e.grant); err != nil {
