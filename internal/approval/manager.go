@@ -338,7 +338,9 @@ func (m *Manager) finish(ctx context.Context, it *item, s Status, why, reason st
 	ev := m.event(it, auditlog.ApprovalExpire)
 	ev.Reason = reason
 	ev.Approval.Status, ev.Approval.Ended = string(s), why
-	ev.Approval.WaitedUS = m.waited(it)
+	if it.rec.Status == Pending {
+		ev.Approval.WaitedUS = m.waited(it)
+	}
 	if err := m.cfg.Record.Append(context.WithoutCancel(ctx), true, ev); err != nil {
 		m.cfg.Log.Error("the end of an approval request could not be recorded", "id", it.id, "error", err)
 	}
@@ -370,7 +372,7 @@ func causeOf(s Status) error {
 
 // waited is how long a request has been open, microseconds.
 func (m *Manager) waited(it *item) int64 {
-	return max(0, m.clock.now().Sub(it.doc.Created).Microseconds())
+	return max(1, m.clock.now().Sub(it.doc.Created).Microseconds())
 }
 
 // arm ends the request or grant at a moment.

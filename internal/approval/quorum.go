@@ -84,3 +84,6 @@ func lacking(rules []Rule, decisions []Decision) []Needed {
 	}
 	return out
 }
+
+// Lacking is whom a request still needs; empty when nobody.
+func (r *Request) Lacking() []Needed { return lacking(r.Rules, r.Decisions) }

@@ -42,8 +42,9 @@ type metrics struct {
 
 type instruments struct {
 	events, opened, refused, closed, actions, rows, bytes, masks metric.Int64Counter
-	active                                                       metric.Int64UpDownCounter
-	flowTime, actionTime                                         metric.Float64Histogram
+	requests, decisions                                          metric.Int64Counter
+	active, pending                                              metric.Int64UpDownCounter
+	flowTime, actionTime, waitTime                               metric.Float64Histogram
 }
 
 // newMetrics makes the instruments; push is the exporter of an endpoint, nil for
@@ -79,6 +80,10 @@ func newInstruments(meter metric.Meter, lost *losses) (*instruments, error) {
 		masks:      b.counter("weir.masks", "{value}", "Masked values by method and source"),
 		active:     b.upDown("weir.flows.active", "{flow}", "Flows that are open"),
 		flowTime:   b.histogram("weir.flow.duration", "Time from a flow's capture to its end"),
+		requests:   b.counter("weir.approval.requests", "{request}", "Actions that were brought before other people, by rule"),
+		decisions:  b.counter("weir.approval.decisions", "{decision}", "Decisions on requests by what was decided and its proof; refused: attempts that did not count"),
+		pending:    b.upDown("weir.approval.pending", "{request}", "Requests that wait for a decision"),
+		waitTime:   b.histogram("weir.approval.wait", "Time from a request to its decision or other end, by its status then"),
 		actionTime: b.histogram("weir.action.duration", "Time from an action's decision to its outcome"),
 	}
 	b.lost(lost)
@@ -158,7 +163,33 @@ func (in *instruments) record(ev *auditlog.Event) {
 		}
 	case auditlog.ActionEvent:
 		in.action(ctx, ev, with)
+	case auditlog.ApprovalRequest, auditlog.ApprovalDecide, auditlog.ApprovalExpire:
+		if ev.Approval != nil {
+			in.approval(ctx, ev, with)
+		}
 	}
+}
+
+// approval follows a request. One that waited under an earlier agent was never counted
+// as pending here.
+func (in *instruments) approval(ctx context.Context, ev *auditlog.Event, with func(...attribute.KeyValue) metric.MeasurementOption) {
+	a := ev.Approval
+	switch ev.Kind {
+	case auditlog.ApprovalRequest:
+		in.requests.Add(ctx, 1, with(attribute.String("rule", ev.Rule)))
+		in.pending.Add(ctx, 1, with())
+		return
+	case auditlog.ApprovalDecide:
+		in.decisions.Add(ctx, 1, with(attribute.String("decided", a.Decided), attribute.String("proof", a.Proof)))
+		if a.Status == "" || a.Status == "pending" {
+			return
+		}
+	}
+	if a.WaitedUS == 0 || ev.Reason == agentLost {
+		return
+	}
+	in.pending.Add(ctx, -1, with())
+	in.waitTime.Record(ctx, float64(a.WaitedUS)/1e6, with(attribute.String("status", a.Status)))
 }
 
 func (in *instruments) action(ctx context.Context, ev *auditlog.Event, with func(...attribute.KeyValue) metric.MeasurementOption) {

@@ -405,6 +405,47 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+func TestApprovalMetrics(t *testing.T) {
+	r := newReceiver(t)
+	tel := start(t, Config{Endpoint: r.URL + "/base"})
+	consume := func(kind auditlog.Kind, reason string, a auditlog.Approval) {
+		tel.Consume(&auditlog.Event{Kind: kind, Backend: "orders", Protocol: "postgres", Rule: "drops", Reason: reason, Time: begin, Approval: &a}, nil)
+	}
+	for range 3 {
+		consume(auditlog.ApprovalRequest, "", auditlog.Approval{Status: "pending"})
+	}
+	consume(auditlog.ApprovalDecide, "no", auditlog.Approval{Decided: "refused", Proof: "idp", WaitedUS: 5})
+	consume(auditlog.ApprovalDecide, "", auditlog.Approval{Decided: "approved", Proof: "idp", Status: "pending", WaitedUS: 5})
+	consume(auditlog.ApprovalDecide, "", auditlog.Approval{Decided: "approved", Proof: "idp", Status: "approved", WaitedUS: 3e6})
+	consume(auditlog.ApprovalExpire, "expired", auditlog.Approval{Status: "expired", WaitedUS: 4e6})
+	consume(auditlog.ApprovalExpire, "withdrawn", auditlog.Approval{Status: "withdrawn"})               // a grant
+	consume(auditlog.ApprovalExpire, "agent_lost", auditlog.Approval{Status: "withdrawn", WaitedUS: 9}) // of an earlier agent
+	closeAll(t, tel)
+	for _, c := range []struct {
+		name  string
+		want  int64
+		pairs []string
+	}{
+		{"weir.approval.requests", 3, []string{"rule", "drops"}},
+		{"weir.approval.pending", 1, nil},
+		{"weir.approval.decisions", 2, []string{"decided", "approved", "proof", "idp"}},
+		{"weir.approval.decisions", 1, []string{"decided", "refused"}},
+	} {
+		if got := r.sum(c.name, c.pairs...); got != c.want {
+			t.Errorf("%s%v is %d, want %d", c.name, c.pairs, got, c.want)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var waited float64
+	for _, p := range r.metrics["weir.approval.wait"].GetHistogram().GetDataPoints() {
+		waited += p.GetSum()
+	}
+	if waited != 7 {
+		t.Errorf("%g s of waiting", waited)
+	}
+}
+
 func scrape(t *testing.T, tel *Telemetry) string {
 	t.Helper()
 	w := httptest.NewRecorder()

@@ -117,7 +117,7 @@ func TestMain(m *testing.M) {
 	port, err := host.FreePort()
 	if err == nil {
 		console = fmt.Sprintf("127.0.0.1:%d", port)
-		w, err = world.Start(world.Config{People: people, Policy: policyText, InitSQL: initSQL, Issuers: startBrief,
+		w, err = world.Start(world.Config{People: people, Policy: policyText, InitSQL: initSQL, Issuers: startBrief, MaxConnections: "1200",
 			Console: fmt.Sprintf("{listen: %q}", console)})
 	}
 	if err == nil {

@@ -4,6 +4,7 @@
 package world
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,10 @@ type Config struct {
 	InitSQL  string                                    // see postgres.Config
 	Issuers  func(ctx context.Context, w *World) error // may start more providers and add to MoreIssuers; nil: none
 	Backends string                                    // more entries for the backends of weir.yaml
-	Console  string                                    // the console's section of weir.yaml; "": it does not listen
-	Extra    func(w *World) string                     // more of weir.yaml, once the rest runs; nil: nothing
+	// MaxConnections of the database; "": 300.
+	MaxConnections string
+	Console        string                // the console's section of weir.yaml; "": it does not listen
+	Extra          func(w *World) string // more of weir.yaml, once the rest runs; nil: nothing
 }
 
 // World is what runs.
@@ -66,7 +69,7 @@ func Start(cfg Config) (_ *World, err error) {
 	}
 	// The server logs every statement, with the flow's id by its application_name.
 	w.DB, err = postgres.Start(ctx, postgres.Config{Dir: filepath.Join(w.Dir, "db"), Shop: true, InitSQL: cfg.InitSQL, Settings: map[string]string{
-		"log_statement": "all", "log_line_prefix": "[%p|%a|%e] ", "max_connections": "300", "log_min_duration_statement": "-1",
+		"log_statement": "all", "log_line_prefix": "[%p|%a|%e] ", "max_connections": cmp.Or(cfg.MaxConnections, "300"), "log_min_duration_statement": "-1",
 	}})
 	if err != nil {
 		return nil, err
