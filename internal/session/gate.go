@@ -108,7 +108,7 @@ type Gate struct {
 	assurance string
 	waiter    Waiter
 	admitted  []policy.Need // that other people have met for the connection itself
-	held      *waiting // while the client waits for other people
+	held      *waiting      // while the client waits for other people
 	depends   map[*dependence]struct{}
 	onCut     func()
 }

@@ -202,7 +202,8 @@ type conn struct {
 	f *flow.Flow
 }
 
-func (c conn) Flow() *flow.Flow { return c.f }
+func (c conn) Flow() *flow.Flow  { return c.f }
+func (c conn) NetConn() net.Conn { return c.Conn }
 
 func newWorld(t *testing.T) *world {
 	w := &world{verdict: policy.Decision{Verdict: flow.Allow, Rule: "r"}, now: time.Now(),
