@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/catalog"
 	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/explain"
 	"github.com/weirproxy/weir/internal/proto/postgres"
 	"github.com/weirproxy/weir/internal/redirect"
 	"github.com/weirproxy/weir/internal/session"
@@ -124,6 +125,8 @@ func (a *agent) postgresHandler(dialer *upstream.Dialer) (session.Handler, error
 	analyzer := &sqlparse.Analyzer{Pool: a.parser, Cache: sqlparse.NewCache(0)}
 	return postgres.New(postgres.Config{
 		Analyze:        analyzer.Analyze,
+		Foresee:        analyzer.Foresee,
+		Explain:        explainer(dialer),
 		Catalog:        cats.get,
 		Invalidate:     func(g session.Grant) { cats.cache.Invalidate(cats.key(g)) },
 		Defaults:       cats.defaults,
@@ -135,6 +138,20 @@ func (a *agent) postgresHandler(dialer *upstream.Dialer) (session.Handler, error
 		Masks: postgres.MaskConfig{Key: key, Custom: func() map[string]string { return a.policy.Current().Detectors() }},
 		Log:   a.log, Now: time.Now,
 	})
+}
+
+// explainer asks backends about statements that wait for approval, a few at a time at
+// each.
+func explainer(d *upstream.Dialer) func(context.Context, session.Grant, postgres.ExplainRequest) (postgres.Explained, error) {
+	e := explain.New(d.ConnectCatalogue)
+	return func(ctx context.Context, g session.Grant, r postgres.ExplainRequest) (postgres.Explained, error) {
+		in := explain.Request{Forecast: r.Forecast, Text: r.Text, Types: r.Types, Values: r.Values, Formats: r.Formats, Kept: r.Kept}
+		for _, s := range r.Settings {
+			in.Settings = append(in.Settings, explain.Setting(s))
+		}
+		a, err := e.Explain(ctx, g, in)
+		return postgres.Explained(a), err
+	}
 }
 
 func signIn(d *upstream.Dialer) func(context.Context, session.Grant, map[string]string) (*postgres.Upstream, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/weirproxy/weir/internal/ca"
 	"github.com/weirproxy/weir/internal/catalog"
 	"github.com/weirproxy/weir/internal/config"
+	"github.com/weirproxy/weir/internal/console"
 	"github.com/weirproxy/weir/internal/control"
 	"github.com/weirproxy/weir/internal/credential"
 	"github.com/weirproxy/weir/internal/flow"
@@ -61,9 +62,7 @@ type agent struct {
 	sessions  *session.Server
 	accept    *accept.Acceptor
 	control   *control.Server[*identity.Caller]
-	console   interface { // nil: it does not listen
-		Principal(email string) (*flow.Principal, bool)
-	}
+	console   *console.Console // nil: it does not listen
 
 	ready  atomic.Bool
 	failed chan error // what ends the agent
@@ -139,6 +138,7 @@ func (a *agent) start(ctx context.Context) error {
 		{"SQL parser", a.startParser},
 		{"redirect", a.startRedirect},
 		{"identity", a.startIdentity},
+		{"console pages", a.makeConsole},
 		{"approvals", a.startApprovals},
 		{"sessions", a.startSessions},
 		{"accept", a.startAccept},

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/weirproxy/weir/internal/testkit/dex"
+	"github.com/weirproxy/weir/internal/testkit/host"
 	"github.com/weirproxy/weir/internal/testkit/node"
 	"github.com/weirproxy/weir/internal/testkit/postgres"
 )
@@ -60,9 +61,10 @@ type demo struct {
 	own     bool // dir is ours to remove
 	started time.Time
 
-	db   *postgres.Server
-	idp  *dex.Provider
-	node *node.Node
+	console uint16 // port
+	db      *postgres.Server
+	idp     *dex.Provider
+	node    *node.Node
 }
 
 type demoStep struct {
@@ -81,6 +83,7 @@ func (d *demo) run(ctx context.Context) error {
 		{"Nor can she find them out by asking: a test of a masked column is refused, equality with a value is counted", d.annCannotGuess},
 		{"Dora sees them whole: she is exempt from the mask", d.doraSees},
 		{"Ann's DROP TABLE is denied, by name of the rule; the table is still there", d.dropDenied},
+		{"Her DELETE without WHERE waits for another person. Not herself: Dora, who signs in for this very request", d.approved},
 		{"A process that nobody signed in for is refused, with the right password too", d.nobodyRefused},
 		{"Connecting to the proxy itself, around the hooks, gets nothing", d.aroundRefused},
 		{"kill -9 of the agent: connections are refused, nothing goes round it", d.killed},
@@ -112,6 +115,16 @@ const demoPolicy = `policies:
       - name: administrators do everything
         groups: [dba]
         effect: allow
+      - name: carts may go
+        groups: [developer]
+        actions: [delete]
+        resources: ["shop.carts"]
+        effect: allow
+      - name: all of them need a second person
+        actions: [delete]
+        when: '!action.has_where'
+        effect: approve
+        approve: {groups: [dba], timeout: 10m}
       - name: no drops
         groups: [developer]
         actions: [drop, truncate]
@@ -195,6 +208,9 @@ func (d *demo) startNode(ctx context.Context) error {
 			return err
 		}
 	}
+	if d.console, err = host.FreePort(); err != nil {
+		return err
+	}
 	d.node, err = node.Start(ctx, node.Config{Dir: d.path("node"), Weir: self, Policy: demoPolicy, Config: fmt.Sprintf(`identity:
   issuers: [{issuer: %q, client_id: weir, kind: human}]
 backends:
@@ -204,8 +220,8 @@ backends:
     credentials:
       - {groups: [dba], username: %s, password: "file:%s"}
       - {username: %s, password: "file:%s"}
-console: {listen: ""}
-`, d.idp.Issuer, d.db.Port, postgres.DBARole, d.path("dba.password"), postgres.AppRole, d.path("app.password"))})
+console: {listen: "127.0.0.1:%[7]d"}
+`, d.idp.Issuer, d.db.Port, postgres.DBARole, d.path("dba.password"), postgres.AppRole, d.path("app.password"), d.console)})
 	if err != nil {
 		return err
 	}
@@ -405,8 +421,11 @@ It keeps running until Ctrl-C. In another terminal, as root:
   echo $$ > %s/cgroup.procs        # this shell's connections are now taken
   psql -h 127.0.0.1 -p %d shop     # refused: nobody is signed in
   weir login                       # then again
+  weir approvals watch             # where requests for approval come in
 
-`, d.node.ConfigFile(), d.node.Clients, d.db.Port)
+and the console: http://127.0.0.1:%d
+
+`, d.node.ConfigFile(), d.node.Clients, d.db.Port, d.console)
 	<-ctx.Done()
 }
 

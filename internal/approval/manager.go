@@ -82,7 +82,6 @@ type item struct {
 	nonce    string
 	key      [sha256.Size]byte
 	revision uint64 // of the store
-	preview  bool   // it is being found out
 
 	// What follows is guarded by the manager's mutex for reading, and changed with both
 	// held.

@@ -70,9 +70,12 @@ type Identity struct {
 
 // Issuer is an OpenID Connect provider.
 type Issuer struct {
-	Issuer    string   `yaml:"issuer"` // the exact "iss"; https, or http on loopback
-	ClientID  string   `yaml:"client_id"`
-	Audiences []string `yaml:"audiences"` // default: client_id
+	Issuer   string `yaml:"issuer"` // the exact "iss"; https, or http on loopback
+	ClientID string `yaml:"client_id"`
+	// ClientSecret is a secret reference. Empty: a public client. Only the console
+	// uses it; weir login is a public client always (RFC 8252, 8.4).
+	ClientSecret string   `yaml:"client_secret"`
+	Audiences    []string `yaml:"audiences"` // default: client_id
 	// UserClaim names the user. Empty: email, else sub.
 	UserClaim string `yaml:"user_claim"`
 	// GroupsClaim lists the groups. Default: groups.

@@ -123,8 +123,10 @@ identity:
     - {issuer: "http://idp.example.com", client_id: a, kind: robot}
     - {issuer: "http://127.0.0.1:5556/dex", audiences: []}
     - {issuer: "https://u:hunter2@idp.example.com?x", client_id: a}
-    - {issuer: "http://127.0.0.1:5556/dex", client_id: b}
+    - {issuer: "http://127.0.0.1:5556/dex", client_id: b, client_secret: ""}
     - {client_id: a, ca_file: ca.pem}
+    - {issuer: "https://a.example.com", audiences: [a], client_secret: "exec: "}
+    - {issuer: "https://b.example.com", client_id: b, kind: ci, client_secret: hunter2}
 backends:
   - name: orders
     protocol: postgres
@@ -182,6 +184,7 @@ secrets: {age_identities: [""], bao: {address: x, token_file: t, ca_file: c}}
 func TestDump(t *testing.T) {
 	const secret = "hunter2"
 	c, err := Parse([]byte(`
+identity: {issuers: [{issuer: "https://idp.example.com", client_id: weir, client_secret: "exec:/bin/get oidc hunter2"}]}
 backends:
   - name: w
     protocol: http
@@ -205,12 +208,13 @@ audit: {otlp: {endpoint: "http://x:4318", headers: {Authorization: hunter2}}}
 		t.Errorf("the dump holds a secret:\n%s", out)
 	}
 	for _, want := range []string{"env:KEY", "exec:***", "https://hooks.example.com/***", "file:/s", "400d", "10.0.0.0/8:80", "proxy_port: 15001",
-		"details: true", "api_url: https://proxy.example.com/***"} {
+		"client_secret: exec:***", "details: true", "api_url: https://proxy.example.com/***"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the dump lacks %s:\n%s", want, out)
 		}
 	}
-	if c.Backends[0].Credentials[0].BearerToken != "exec:/bin/get hunter2" || c.Audit.OTLP.Headers["Authorization"] != secret {
+	if c.Backends[0].Credentials[0].BearerToken != "exec:/bin/get hunter2" || c.Audit.OTLP.Headers["Authorization"] != secret ||
+		c.Identity.Issuers[0].ClientSecret != "exec:/bin/get oidc hunter2" {
 		t.Error("redacting changed the configuration")
 	}
 }

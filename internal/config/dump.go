@@ -12,6 +12,10 @@ import (
 // of header values nothing.
 func (c *Config) Redacted() *Config {
 	r := *c
+	r.Identity.Issuers = append([]Issuer(nil), c.Identity.Issuers...)
+	for i := range r.Identity.Issuers {
+		r.Identity.Issuers[i].ClientSecret = redactRef(r.Identity.Issuers[i].ClientSecret)
+	}
 	r.Backends = append([]Backend(nil), c.Backends...)
 	for i := range r.Backends {
 		b := &r.Backends[i]

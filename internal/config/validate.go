@@ -114,6 +114,7 @@ func (v *validator) issuer(path string, is *Issuer) {
 	if is.ClientID == "" && len(is.Audiences) == 0 {
 		v.doc.Add(path, path+" has neither client_id nor audiences", "add client_id: the client that people sign in with")
 	}
+	v.clientSecret(path+".client_secret", is)
 	for i, a := range is.Audiences {
 		if a == "" {
 			v.doc.Add(index(path+".audiences", i), "this audience is empty", "take it out")
@@ -124,6 +125,18 @@ func (v *validator) issuer(path string, is *Issuer) {
 	}
 	v.oneOf(path+".kind", string(is.Kind), kinds)
 	v.absolute(path+".ca_file", is.CAFile)
+}
+
+// clientSecret belongs to the sign-in at the console, where only people sign in.
+func (v *validator) clientSecret(path string, is *Issuer) {
+	switch {
+	case is.ClientSecret == "": // secret below complains when it was written like that
+	case is.Kind != flow.Human && slices.Contains(kinds, string(is.Kind)):
+		v.doc.Add(path, path+": only people sign in at the console", "take it out, or set kind: human")
+	case is.ClientID == "":
+		v.doc.Add(path, path+" belongs to no client", "add client_id")
+	}
+	v.secret(path, is.ClientSecret)
 }
 
 // issuerURL: OpenID Connect Discovery 1.0 wants https without query or

@@ -4,68 +4,109 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// What an operation found.
-var (
-	ErrNotFound = errors.New("there is no such key")
-	ErrExists   = errors.New("the key exists already")
-	ErrConflict = errors.New("the key was changed meanwhile")
-	ErrClosed   = errors.New("the store is closed")
+const (
+	// headroom is what a message has besides its value, at most, bytes: JetStream
+	// counts headers as well.
+	headroom = 1 << 10
+	// markerTTL is how long it stays known that a key has gone. A watch that was cut off
+	// from its cluster for longer must begin anew.
+	markerTTL = time.Hour
 )
 
-// Entry is a key with its value at a revision. Revisions grow over the whole bucket.
-type Entry struct {
-	Key      string
-	Value    []byte
-	Revision uint64
-	Deleted  bool // Watch only: the key has gone
+// Options are those of a bucket.
+type Options struct {
+	// TTL is how long a key stays from its last change; 0: for ever. It clears up and is
+	// no deadline: a key can be seen somewhat longer, most of all after a restart.
+	TTL      time.Duration
+	MaxValue int32 // bytes; 0: what a message takes, which is the most
+	Replicas int   // in a cluster: on how many servers; 0: one
 }
 
-// Bucket is a set of keys, each with its latest value. It works the same on a NATS
-// cluster. It is safe for concurrent use.
+// Cluster is JetStream wherever it runs.
+type Cluster struct {
+	js jetstream.JetStream
+
+	mu      sync.Mutex
+	closed  bool
+	watches map[*Watch]struct{}
+}
+
+// New keeps buckets in JetStream of a NATS server or cluster, 2.11 or later. The
+// connection stays the caller's, to be closed after the Cluster.
+func New(js jetstream.JetStream) *Cluster {
+	return &Cluster{js: js, watches: make(map[*Watch]struct{})}
+}
+
+// Bucket opens a bucket, which is made when it is missing; it gets the options when it
+// has others.
+func (c *Cluster) Bucket(ctx context.Context, name string, o Options) (*Bucket, error) {
+	most := c.js.Conn().MaxPayload() - headroom
+	if o.MaxValue < 0 || int64(o.MaxValue) > most {
+		return nil, fmt.Errorf("bucket %s: values of %d bytes do not fit in a message of the store: 0 to %d do", name, o.MaxValue, most)
+	}
+	if o.MaxValue > 0 {
+		most = int64(o.MaxValue)
+	}
+	b, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: name, TTL: o.TTL, MaxValueSize: int32(most + headroom),
+		Replicas: o.Replicas, History: 1, Storage: jetstream.FileStorage, LimitMarkerTTL: markerTTL})
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, known(err))
+	}
+	return &Bucket{kv: b, max: int(most), cluster: c}, nil
+}
+
+// Close ends all watches.
+func (c *Cluster) Close() {
+	c.mu.Lock()
+	c.closed = true
+	open := make([]*Watch, 0, len(c.watches))
+	for w := range c.watches {
+		open = append(open, w)
+	}
+	c.mu.Unlock()
+	for _, w := range open {
+		w.Close()
+	}
+}
+
+// Bucket is a set of keys, each with its latest value. It is safe for concurrent use. See
+// Store for what its methods do. A call without a deadline gets one of some seconds.
 type Bucket struct {
-	kv  jetstream.KeyValue
-	max int
+	kv      jetstream.KeyValue
+	max     int // bytes of a value
+	cluster *Cluster
 }
 
-// known turns errors of the client into those of this package.
-func known(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, jetstream.ErrKeyNotFound), errors.Is(err, jetstream.ErrKeyDeleted):
-		return ErrNotFound
-	case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
-		return ErrConflict
+func (b *Bucket) check(key string, value []byte) error {
+	if len(value) > b.max {
+		return fmt.Errorf("a value of %d bytes is longer than bucket %s takes (%d)", len(value), b.kv.Bucket(), b.max)
 	}
-	return fmt.Errorf("store: %w", err)
-}
-
-func (b *Bucket) fits(value []byte) error {
-	if b.max > 0 && len(value) > b.max {
-		return fmt.Errorf("a value of %d bytes is longer than the store takes (%d)", len(value), b.max)
-	}
-	return nil
+	return checkKey(key)
 }
 
 // Create adds a key; ErrExists when there is one.
 func (b *Bucket) Create(ctx context.Context, key string, value []byte) (uint64, error) {
-	if err := b.fits(value); err != nil {
+	if err := b.check(key, value); err != nil {
 		return 0, err
 	}
-	rev, err := b.kv.Create(ctx, key, value)
-	if errors.Is(err, jetstream.ErrKeyExists) {
+	revision, err := b.kv.Create(ctx, key, value)
+	if err = known(err); errors.Is(err, ErrConflict) {
 		return 0, ErrExists
 	}
-	return rev, known(err)
+	return revision, err
 }
 
 // Get returns a key; ErrNotFound when there is none.
 func (b *Bucket) Get(ctx context.Context, key string) (Entry, error) {
+	if err := checkKey(key); err != nil {
+		return Entry{}, err
+	}
 	e, err := b.kv.Get(ctx, key)
 	if err != nil {
 		return Entry{}, known(err)
@@ -75,92 +116,39 @@ func (b *Bucket) Get(ctx context.Context, key string) (Entry, error) {
 
 // Update replaces a key that is still at a revision; ErrConflict when it is not.
 func (b *Bucket) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
-	if err := b.fits(value); err != nil {
+	if err := b.check(key, value); err != nil {
 		return 0, err
 	}
-	rev, err := b.kv.Update(ctx, key, value, revision)
-	return rev, known(err)
+	if revision == 0 { // would create
+		return 0, ErrConflict
+	}
+	revision, err := b.kv.Update(ctx, key, value, revision)
+	return revision, known(err)
 }
 
 // Put sets a key whatever it was.
 func (b *Bucket) Put(ctx context.Context, key string, value []byte) (uint64, error) {
-	if err := b.fits(value); err != nil {
+	if err := b.check(key, value); err != nil {
 		return 0, err
 	}
-	rev, err := b.kv.Put(ctx, key, value)
-	return rev, known(err)
+	revision, err := b.kv.Put(ctx, key, value)
+	return revision, known(err)
 }
 
 // Delete takes a key away that is still at a revision; 0 stands for any.
 func (b *Bucket) Delete(ctx context.Context, key string, revision uint64) error {
-	var options []jetstream.KVDeleteOpt
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	// A purge, unlike a delete, may have its marker expire. Else one would stay for each
+	// key that ever was.
+	options := []jetstream.KVDeleteOpt{jetstream.PurgeTTL(markerTTL)}
 	if revision > 0 {
 		options = append(options, jetstream.LastRevision(revision))
 	}
-	return known(b.kv.Delete(ctx, key, options...))
-}
-
-// List returns all keys, oldest revision first.
-func (b *Bucket) List(ctx context.Context) ([]Entry, error) {
-	w, err := b.kv.WatchAll(ctx, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, known(err)
-	}
-	defer w.Stop()
-	var all []Entry
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case e, ok := <-w.Updates():
-			if !ok {
-				return nil, ErrClosed
-			}
-			if e == nil { // all that there was
-				slices.SortFunc(all, func(a, b Entry) int { return int(int64(a.Revision) - int64(b.Revision)) })
-				return all, nil
-			}
-			all = append(all, entryOf(e))
-		}
-	}
+	return known(b.kv.Purge(ctx, key, options...))
 }
 
 func entryOf(e jetstream.KeyValueEntry) Entry {
 	return Entry{Key: e.Key(), Value: e.Value(), Revision: e.Revision(), Deleted: e.Operation() != jetstream.KeyValuePut}
 }
-
-// Watch yields what is there, then every change.
-type Watch struct {
-	w       jetstream.KeyWatcher
-	current bool
-}
-
-// Watch begins to watch the bucket.
-func (b *Bucket) Watch(ctx context.Context) (*Watch, error) {
-	w, err := b.kv.WatchAll(ctx)
-	if err != nil {
-		return nil, known(err)
-	}
-	return &Watch{w: w}, nil
-}
-
-// Next waits for the next entry.
-func (w *Watch) Next(ctx context.Context) (Entry, error) {
-	for {
-		select {
-		case <-ctx.Done():
-			return Entry{}, ctx.Err()
-		case e, ok := <-w.w.Updates():
-			if !ok {
-				return Entry{}, ErrClosed
-			}
-			if e != nil {
-				return entryOf(e), nil
-			}
-			w.current = true
-		}
-	}
-}
-
-// Close ends the watch.
-func (w *Watch) Close() { _ = w.w.Stop() }

@@ -45,6 +45,13 @@ func Guard(sql string) error {
 	return nil
 }
 
+// Deeper reports whether the parse tree of sql may be deeper than n, by an upper
+// estimate. sql has passed Guard.
+func Deeper(sql string, n int) bool {
+	deepest, _ := depthOf(sql)
+	return deepest > n
+}
+
 // level is what one open parenthesis can nest. Elements of a list lie side by
 // side, so operators count up to the next comma only; set operations and joins
 // chain across commas.

@@ -68,8 +68,8 @@ func serve(in io.Reader, out io.Writer) error {
 			return err
 		}
 		head := binary.BigEndian.Uint32(h[:])
-		n := int(head &^ plpgsqlRequest)
-		if n > sqlmeta.MaxText {
+		n := int(head &^ requestKinds)
+		if n > max(sqlmeta.MaxText, MaxTree) {
 			return errors.New("request too long")
 		}
 		if cap(text) < n {
@@ -79,22 +79,26 @@ func serve(in io.Reader, out io.Writer) error {
 		if _, err := io.ReadFull(in, text); err != nil {
 			return err
 		}
-		if err := answer(out, string(text), head&plpgsqlRequest != 0); err != nil {
+		if err := answer(out, text, head&requestKinds); err != nil {
 			return err
 		}
 	}
 }
 
-func answer(out io.Writer, text string, plpgsql bool) error {
-	var tree []byte
+func answer(out io.Writer, request []byte, what uint32) error {
+	var result []byte
+	var text string
 	var err error
-	kind := byte(frameTree)
-	if plpgsql {
-		var s string
-		s, err = parser.ParsePlPgSqlToJSON(text)
-		tree, kind = []byte(s), frameJSON
-	} else {
-		tree, err = parser.ParseToProtobuf(text)
+	kind, limit := byte(frameTree), MaxTree
+	switch what {
+	case plpgsqlRequest:
+		text, err = parser.ParsePlPgSqlToJSON(string(request))
+		result, kind = []byte(text), frameJSON
+	case deparseRequest:
+		text, err = parser.DeparseFromProtobuf(request)
+		result, kind, limit = []byte(text), frameText, sqlmeta.MaxText
+	default:
+		result, err = parser.ParseToProtobuf(string(request))
 	}
 	var pgErr *parser.Error
 	switch {
@@ -102,10 +106,10 @@ func answer(out io.Writer, text string, plpgsql bool) error {
 		return reply(out, frameError, syntaxError(pgErr))
 	case err != nil:
 		return err
-	case len(tree) > MaxTree:
+	case len(result) > limit:
 		return reply(out, frameTooBig, nil)
 	}
-	return reply(out, kind, tree)
+	return reply(out, kind, result)
 }
 
 func syntaxError(e *parser.Error) []byte {

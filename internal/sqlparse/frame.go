@@ -7,18 +7,24 @@ import (
 
 // Kinds of frames from child to parent. A frame is one kind byte, the length of
 // the payload (4 bytes, big endian) and the payload. A request has no kind byte: the
-// length's highest bit says that the text is a CREATE FUNCTION in PL/pgSQL.
+// length's highest bit says that the text is a CREATE FUNCTION in PL/pgSQL, the next one
+// that it is no text but a ParseResult whose text is wanted.
 const (
 	frameReady  = 'R' // the sandbox is shut; sent once
 	frameTree   = 'T' // protobuf of a ParseResult
 	frameJSON   = 'J' // PL/pgSQL as JSON
+	frameText   = 'S' // SQL text of a tree
 	frameError  = 'E' // cursor position (4 bytes), then the parser's message
-	frameTooBig = 'B' // the tree is larger than MaxTree; no payload
+	frameTooBig = 'B' // the tree is larger than MaxTree, or the text than MaxText; no payload
 )
 
 const frameHeader = 5
 
-const plpgsqlRequest = 1 << 31
+const (
+	plpgsqlRequest = 1 << 31
+	deparseRequest = 1 << 30
+	requestKinds   = plpgsqlRequest | deparseRequest
+)
 
 // maxMessage bounds the parser's error message, bytes. PostgreSQL quotes the
 // offending token in it, which may be as long as the statement.

@@ -293,7 +293,7 @@ func died(err error) error {
 
 func (p *Pool) receive(child *process, kind byte, n int) (answered, error) {
 	limit := 4 + maxMessage + 3
-	large := kind == frameTree || kind == frameJSON
+	large := kind == frameTree || kind == frameJSON || kind == frameText
 	if large {
 		limit = MaxTree
 	}
@@ -320,7 +320,7 @@ func (p *Pool) receive(child *process, kind byte, n int) (answered, error) {
 	p.deaths.Store(0)
 	p.giveBack(child, n)
 	switch kind {
-	case frameTree, frameJSON:
+	case frameTree, frameJSON, frameText:
 		return answered{payload: payload, weight: weight}, nil
 	case frameError:
 		if n >= 4 {

@@ -93,7 +93,10 @@ var only = []struct {
 	{"github.com/pganalyze/pg_query_go", []string{"internal/sqlparse", "internal/sqlmeta"}, "the parser runs in child processes only"},
 	{"github.com/urfave/cli", []string{"cmd/weir"}, "packages know nothing of the command line"},
 	{"github.com/jackc/pgproto3", []string{"internal/proto/postgres"}, "v2 decodes only what our framer has validated"},
-	{"github.com/jackc/pgx", []string{"internal/upstream", "internal/catalog"}, "upstream dials; catalog asks on what it was handed"},
+	{"github.com/jackc/pgx", []string{"internal/upstream", "internal/catalog", "internal/explain"}, "upstream dials; catalog and explain ask on what it was handed"},
+	{"github.com/nats-io", []string{"internal/kv"}, "kv is the store; the others know buckets"},
+	{"github.com/slack-go/slack", []string{"internal/approval/notify"}, "messengers are the notifiers' business"},
+	{"charm.land", []string{"cmd/weir"}, "terminals are the command line's business"},
 	{module + "/bpf", []string{"internal/redirect"}, "redirect owns the kernel half"},
 }
 
@@ -144,16 +147,23 @@ var directions = map[string][]string{
 	"internal/proto/tcp":      {"internal/flow", "internal/session", "pkg/auditlog"},
 	"internal/upstream":       {"internal/flow", "internal/session", "internal/credential"},
 	"internal/catalog":        {"internal/flow", "internal/sqlmeta"},
-	"internal/redirect":       {"bpf", "internal/flow"},
-	"internal/accept":         {"internal/flow"},
-	"internal/identity":       {"internal/flow"},
-	"internal/credential":     {"internal/flow"},
-	"internal/ca":             {"internal/flow"},
-	"internal/audit":          {"internal/flow", "pkg/auditlog"},
-	"internal/telemetry":      {"pkg/auditlog"},
-	"internal/config":         {"internal/flow", "internal/strictyaml"},
-	"internal/control":        {"internal/session"},
-	"internal/doctor":         {"internal/flow"},
+	// approval keeps requests in the store and answers to the gate; what brings them
+	// before people knows approval, and approval none of it.
+	"internal/explain":         {"internal/flow", "internal/session", "internal/sqlmeta"},
+	"internal/kv":              {},
+	"internal/approval":        {"internal/flow", "internal/policy", "internal/session", "internal/kv", "pkg/auditlog"},
+	"internal/approval/notify": {"internal/flow", "internal/approval"},
+	"internal/console":         {"internal/flow", "internal/approval"},
+	"internal/redirect":        {"bpf", "internal/flow"},
+	"internal/accept":          {"internal/flow"},
+	"internal/identity":        {"internal/flow"},
+	"internal/credential":      {"internal/flow"},
+	"internal/ca":              {"internal/flow"},
+	"internal/audit":           {"internal/flow", "pkg/auditlog"},
+	"internal/telemetry":       {"pkg/auditlog"},
+	"internal/config":          {"internal/flow", "internal/strictyaml"},
+	"internal/control":         {"internal/session"},
+	"internal/doctor":          {"internal/flow"},
 }
 
 func TestDirections(t *testing.T) {

@@ -32,6 +32,7 @@ func (e *Engine) ask(a asked) {
 	}
 	q.Resolve = e.resolver(a)
 	q.Describe = describe
+	q.Preview = preview
 	e.pending = q
 }
 
@@ -127,6 +128,9 @@ func (e *Engine) dropUnnamed(x *entry) {
 
 func (e *Engine) forwardParse(x *entry, q asked, r *resolved) error {
 	p := &prepared{text: q.text, bytes: e.chead.body(), analysis: r.analysis(), reading: r.reading}
+	if !e.big() {
+		p.types = parsedTypes(e.held)
+	}
 	if e.big() {
 		p.text, p.head = "", q.text
 	}

@@ -50,25 +50,20 @@ type Config struct {
 // ExplainRequest is a statement and the session that it is to run in; see package
 // explain for what each field is for.
 type ExplainRequest struct {
-	Text                        string
-	Types                       []uint32
-	Plan                        bool
-	Count                       string
-	Values                      [][]byte
-	Formats                     []int16
-	Settings                    []flow.Setting
-	SearchPath                  []string
-	Relations                   []sqlmeta.NamedRelation
-	Functions, Operators, Names []string
-	Emptied                     []sqlmeta.NamedRelation
+	Forecast *sqlmeta.Forecast
+	Text     string
+	Types    []uint32
+	Values   [][]byte
+	Formats  []int16
+	Kept     bool
+	Settings []flow.Setting
 }
 
-// Explained is what the server said.
+// Explained is what the server said. Notes say what is missing, and why.
 type Explained struct {
 	Plan  string
-	Rows  *int64 // counted
-	About *int64 // by the server's statistics: what a TRUNCATE or DROP TABLE empties
-	Note  string // what could not be found out
+	Rows  *int64
+	Notes []string
 }
 
 // Upstream is a session at the backend that is ready for a query. Conn has no

@@ -17,6 +17,7 @@ import (
 // resolved is what a text was found to be. It goes through the driver, back to the
 // engine.
 type resolved struct {
+	from       *resolving
 	stmts      []*sqlmeta.Statement
 	loose      bool // unreadable: stmts has one that stands for all
 	named      bool // it rests on prepared statements or cursors
@@ -68,6 +69,7 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 	s.changed, s.doubt = e.changed, e.doubt
 	s.hides = e.hider()
 	s.state = e.state()
+	s.kind, s.portal, s.inTransaction = a.kind, a.portal, e.status != 'I'
 	big, size := e.big(), e.chead.body()
 	first, asked := *s, false
 	return func(ctx context.Context) ([]*flow.Action, any) {
@@ -77,7 +79,7 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 			e.cfg.Invalidate(e.grant)
 		}
 		asked = true
-		s.ctx = ctx
+		s.ctx, s.out.from = ctx, s
 		var err error
 		if s.out.catalog, err = e.cfg.Catalog(ctx, e.grant); err != nil {
 			e.cfg.Log.Warn("statements are refused: the catalogue cannot be read", "flow", e.grant.Flow().ID, "error", err)
@@ -138,7 +140,11 @@ type resolving struct {
 	doubt      *doubt
 	hides      func(*sqlmeta.Catalog) *maskSet
 	state      []flow.Setting
-	out        resolved
+	kind       byte
+	portal     *portal // of an Execute
+	// inTransaction is set when the session is in a transaction of its own.
+	inTransaction bool
+	out           resolved
 }
 
 // lookups is the session with its names.
