@@ -41,13 +41,14 @@ func (a *agent) handleApprovals(s *control.Server[*identity.Caller]) {
 	routes.handle(s)
 }
 
-// viewer is a caller as approvals know it: root, somebody who is signed in, or both.
+// viewer is a caller as approvals know it: somebody who is signed in, and sees what that
+// person may, or else root.
 func (a *agent) viewer(c *identity.Caller) (v approval.Viewer, why, err error) {
 	v.Root = c.Process.UID == 0
 	b, err := a.identity.Whoami(c)
 	switch {
 	case err == nil:
-		v.Who = b.Principal
+		v.Who, v.Root = b.Principal, false
 	case errors.Is(err, identity.ErrNoIdentity), errors.Is(err, identity.ErrExpired):
 		return v, err, nil
 	}

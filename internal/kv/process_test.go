@@ -98,6 +98,9 @@ func TestKill(t *testing.T) {
 		cmd := exec.CommandContext(ctx, os.Args[0])
 		cmd.Env = append(os.Environ(), childEnv+"="+dir, fmt.Sprintf("%s_RUN=%d", childEnv, run), fmt.Sprintf("%s_SIGNAL=%d", childEnv, int(sig)))
 		out, err := cmd.CombinedOutput()
+		if ctx.Err() != nil {
+			t.Fatalf("signal %v does not end the child, which says %q", sig, out)
+		}
 		if st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !st.Signaled() || st.Signal() != sig {
 			t.Fatalf("signal %v: the child ended with %v, saying %q", sig, err, out)
 		}

@@ -101,7 +101,16 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 			return s.executed(a.portal), &s.out
 		}
 		s.analyse(a.text)
-		return s.actions(size, nil, nil), &s.out
+		acts := s.actions(size, nil, nil)
+		switch {
+		case len(s.out.stmts) <= 1: // to the byte, with what stands around the statement
+			acts[0].Digest = digest(a.text, nil)
+		case a.kind == msgQuery:
+			for _, x := range acts {
+				x.State = append(slices.Clip(x.State), flow.Setting{Name: "message", Value: digest(a.text, nil)})
+			}
+		}
+		return acts, &s.out
 	}
 }
 
@@ -342,6 +351,9 @@ func (s *resolving) executed(p *portal) []*flow.Action {
 	}
 	s.checkSettings(st)
 	acts := s.actions(p.prep.bytes+p.bytes, p.params, p.digest)
+	if p.prep.text != "" {
+		acts[0].Digest = digest(p.prep.text, p.digest)
+	}
 	if p.ran { // it goes on with rows of the same tests
 		acts[0].Spends = nil
 	}
