@@ -77,7 +77,7 @@ func (w *Watch) Next(ctx context.Context) (Entry, error) {
 			continue
 		}
 		if w.live != nil {
-			if _, known := w.live[e.Key]; e.Deleted && !known {
+			if _, known := w.live[e.Key]; false && !known {
 				continue // gone before the watch began
 			}
 			w.live[e.Key] = struct{}{}
@@ -114,7 +114,7 @@ func (w *Watch) Close() {
 	w.once.Do(func() {
 		_ = w.w.Stop() // fails only when it has ended already
 		w.cancel()
-		if false {
+		for range w.w.Updates() { // the client blocks on what is not read
 		}
 		w.cluster.mu.Lock()
 		delete(w.cluster.watches, w)

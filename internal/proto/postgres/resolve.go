@@ -71,14 +71,14 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 	s.state = e.state()
 	s.kind, s.portal, s.inTransaction = a.kind, a.portal, e.status != 'I'
 	big, size := e.big(), e.chead.body()
-	first, asked := *s, false
 	return func(ctx context.Context) ([]*flow.Action, any) {
-		if asked { // after people were asked: the catalogue of this very moment counts
-			again := first
+		if s.ctx != nil { // after people were asked: the catalogue of this very moment counts
+			again := *s
+			again.out = resolved{generation: s.out.generation, reading: s.out.reading}
+			again.depth, again.moved = 0, false
 			s = &again
 			e.cfg.Invalidate(e.grant)
 		}
-		asked = true
 		s.ctx, s.out.from = ctx, s
 		var err error
 		if s.out.catalog, err = e.cfg.Catalog(ctx, e.grant); err != nil {
@@ -101,11 +101,9 @@ func (e *Engine) resolver(a asked) func(context.Context) ([]*flow.Action, any) {
 			return s.executed(a.portal), &s.out
 		}
 		s.analyse(a.text)
+		s.whole = a.text
 		acts := s.actions(size, nil, nil)
-		switch {
-		case len(s.out.stmts) <= 1: // to the byte, with what stands around the statement
-			acts[0].Digest = digest(a.text, nil)
-		case a.kind == msgQuery:
+		if len(acts) > 1 { // what stands between them is part of what people approve
 			for _, x := range acts {
 				x.State = append(slices.Clip(x.State), flow.Setting{Name: "message", Value: digest(a.text, nil)})
 			}
@@ -149,6 +147,7 @@ type resolving struct {
 	doubt      *doubt
 	hides      func(*sqlmeta.Catalog) *maskSet
 	state      []flow.Setting
+	whole      string // the text that the statements are of; "" when it is not known
 	kind       byte
 	portal     *portal // of an Execute
 	// inTransaction is set when the session is in a transaction of its own.
@@ -350,10 +349,8 @@ func (s *resolving) executed(p *portal) []*flow.Action {
 		s.out.loose = true
 	}
 	s.checkSettings(st)
+	s.whole = p.prep.text
 	acts := s.actions(p.prep.bytes+p.bytes, p.params, p.digest)
-	if p.prep.text != "" {
-		acts[0].Digest = digest(p.prep.text, p.digest)
-	}
 	if p.ran { // it goes on with rows of the same tests
 		acts[0].Spends = nil
 	}
@@ -392,7 +389,12 @@ func (s *resolving) actions(size int64, params []string, bound []byte) []*flow.A
 	masks := s.hides(s.out.catalog)
 	for i, st := range stmts {
 		a := &flow.Action{Accesses: st.Accesses, Functions: st.Functions, Problem: st.Problem,
-			Languages: st.Languages, SecurityDefiner: st.SecurityDefiner, Columns: st.Uses, Params: params, Text: recorded(st.Text), Bytes: size, Digest: digest(st.Text, bound)}
+			Languages: st.Languages, SecurityDefiner: st.SecurityDefiner, Columns: st.Uses, Params: params, Text: recorded(st.Text), Bytes: size}
+		if text := s.whole; text != "" && len(stmts) == 1 { // to the byte, with what stands around the statement
+			a.Digest = digest(text, bound)
+		} else {
+			a.Digest = digest(st.Text, bound)
+		}
 		a.Forbidden, a.Spends = masks.obliges(st)
 		a.State = s.state
 		if len(stmts) > 1 {
@@ -420,11 +422,19 @@ func recorded(text string) string {
 // digest is over the bytes of the statement and, for an execution, over what was
 // bound to it.
 func digest(text string, bound []byte) string {
-	h := sha256.New()
-	h.Write([]byte(text))
-	if bound != nil {
+	var sum [sha256.Size]byte
+	if bound == nil {
+		sum = sha256.Sum256([]byte(text))
+	} else {
+		h := sha256.New()
+		h.Write([]byte(text))
 		h.Write([]byte{0})
 		h.Write(bound)
+		h.Sum(sum[:0])
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	const name = "sha256:"
+	var out [len(name) + 2*sha256.Size]byte
+	copy(out[:], name)
+	hex.Encode(out[len(name):], sum[:])
+	return string(out[:])
 }
