@@ -118,7 +118,7 @@ func (m *Manager) Ask(ctx context.Context, a *session.Ask) (session.Hold, error)
 	if err != nil {
 		return nil, err
 	}
-	it := &item{id: doc.ID, doc: *doc, key: key, changed: make(chan struct{}), seen: map[string]bool{}}
+	it := &item{id: doc.ID, doc: *doc, key: key, ask: a.Preview, changed: make(chan struct{}), seen: map[string]bool{}}
 	it.digest, it.nonce = digestOf(body)
 	it.rec = record{Document: body, Flow: string(a.Flow.ID), Key: key[:], Status: Pending}
 	it.rec.Grant, it.rec.GrantFor = grantOf(a.Needs)
@@ -134,9 +134,7 @@ func (m *Manager) Ask(ctx context.Context, a *session.Ask) (session.Hold, error)
 	}
 	m.arm(it, doc.Expires)
 	m.notify(it)
-	if a.Preview != nil {
-		m.findPreview(it, a.Preview)
-	}
+	m.findPreview(it, true)
 	return &hold{m: m, it: it}, nil
 }
 
@@ -203,31 +201,50 @@ func (m *Manager) open(ctx context.Context, it *item, a *session.Ask) error {
 	return nil
 }
 
-// findPreview asks for the preview in the background: nobody waits for it.
-func (m *Manager) findPreview(it *item, ask func(context.Context) []Preview) {
+// eagerPreviews is how many previews are found out at once ahead of anybody looking. A
+// burst of requests must not become a burst of work for the database: what is beyond is
+// found out when somebody looks at the request.
+const eagerPreviews = 4
+
+// findPreview has the preview found out in the background, once. What is returned is
+// closed when that is over; nil when there is nothing to wait for.
+func (m *Manager) findPreview(it *item, ahead bool) <-chan struct{} {
 	m.mu.Lock()
-	if m.closed {
+	if m.closed || ahead && m.previews >= eagerPreviews {
 		m.mu.Unlock()
-		return
+		return nil
 	}
+	ask, found := it.ask, it.found
+	if ask == nil || it.rec.Status != Pending {
+		m.mu.Unlock()
+		return found
+	}
+	it.ask, it.found = nil, make(chan struct{})
+	found = it.found
+	m.previews++
 	m.work.Add(1)
 	m.mu.Unlock()
 	go func() {
 		defer m.work.Done()
+		defer close(found)
 		ctx, cancel := context.WithTimeout(m.ctx, previewTimeout)
 		defer cancel()
-		found := ask(ctx)
+		list := ask(ctx)
+		m.mu.Lock()
+		m.previews--
+		m.mu.Unlock()
 		it.mu.Lock()
 		defer it.mu.Unlock()
-		if it.rec.Status != Pending || len(found) == 0 {
+		if it.rec.Status != Pending || len(list) == 0 {
 			return
 		}
 		rec := it.rec
-		rec.Preview = found
+		rec.Preview = list
 		if err := m.save(m.ctx, it, rec); err != nil && m.ctx.Err() == nil {
 			m.cfg.Log.Warn("what an action would do could not be stored with its approval request", "id", it.id, "error", err)
 		}
 	}()
+	return found
 }
 
 // hold is a request on behalf of the flow that waits for it.

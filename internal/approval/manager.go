@@ -62,8 +62,10 @@ type Manager struct {
 	grants  map[[sha256.Size]byte][]*item // what stands, by scope
 	ended   []string                      // ids, oldest first
 	pending int
-	watches map[*watcher]struct{}
-	closed  bool
+	// previews counts those that are being found out.
+	previews int
+	watches  map[*watcher]struct{}
+	closed   bool
 
 	work   sync.WaitGroup // previews
 	tick   *time.Timer
@@ -90,8 +92,10 @@ type item struct {
 	timer   *time.Timer
 	live    context.Context // of the consent
 	end     context.CancelCauseFunc
-	running int             // actions that the consent has let through and that run
-	seen    map[string]bool // who has seen it
+	ask     func(context.Context) []Preview // finds the preview out; nil once it is under way
+	found   chan struct{}                   // closed when that is over
+	running int                             // actions that the consent has let through and that run
+	seen    map[string]bool                 // who has seen it
 }
 
 // New reads back what was open before a restart: durations go on, everything else

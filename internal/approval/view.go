@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/pkg/auditlog"
@@ -138,10 +139,35 @@ func (m *Manager) Show(ctx context.Context, v Viewer, id string) (*Request, erro
 	if !it.sees(v) {
 		return nil, &NotFound{ID: id}
 	}
+	m.awaitPreview(ctx, it, v)
 	if err := m.saw(ctx, v, it); err != nil {
 		return nil, err
 	}
 	return m.view(it, v), nil
+}
+
+// showWait is how long Show waits for a preview.
+const showWait = 5 * time.Second
+
+// awaitPreview has the preview found out for somebody who may see it, and waits a while.
+func (m *Manager) awaitPreview(ctx context.Context, it *item, v Viewer) {
+	if v.Who != nil {
+		who := personOf(v.Who)
+		if it.doc.Scope.Requester.overlaps(&who) {
+			return
+		}
+	}
+	found := m.findPreview(it, false)
+	if found == nil {
+		return
+	}
+	timer := time.NewTimer(showWait)
+	defer timer.Stop()
+	select {
+	case <-found:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // saw puts on record that somebody has seen requests, once for each; without a record

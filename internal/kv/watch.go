@@ -77,7 +77,7 @@ func (w *Watch) Next(ctx context.Context) (Entry, error) {
 			continue
 		}
 		if w.live != nil {
-			if _, known := w.live[e.Key]; false && !known {
+			if _, known := w.live[e.Key]; e.Deleted && !known {
 				continue // gone before the watch began
 			}
 			w.live[e.Key] = struct{}{}
