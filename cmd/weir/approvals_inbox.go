@@ -45,6 +45,8 @@ type inboxDo interface {
 	// GiveUp ends the sign-in that is under way.
 	GiveUp()
 	Decide(verb, id, reason string) tea.Cmd
+	// Look asks for a request: what it would do is then found out, if it was not.
+	Look(id string) tea.Cmd
 }
 
 // inboxRow is a request in an inbox.
@@ -63,6 +65,7 @@ type inbox struct {
 
 	rows     []*inboxRow // newest first
 	selected string      // id
+	looked   string      // id of the last one that was looked at
 	details  bool        // the chosen one fills the screen
 	scroll   int         // lines of the details that are above the screen
 
@@ -103,13 +106,24 @@ func tickInbox() tea.Cmd {
 }
 
 func (m *inbox) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	cmd := m.update(msg)
+	if row := m.chosen(); row != nil && m.looked != m.selected {
+		m.looked = m.selected
+		if row.ended.IsZero() && len(row.request.Preview) == 0 && slices.Contains(row.request.May, "deny") {
+			cmd = tea.Batch(cmd, m.do.Look(m.selected))
+		}
+	}
+	return m, cmd
+}
+
+func (m *inbox) update(msg tea.Msg) tea.Cmd {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 	case inboxTick:
 		m.now = time.Time(msg)
 		m.sweep()
-		return m, tickInbox()
+		return tickInbox()
 	case feedUp:
 		if m.down != "" {
 			m.say("the agent answers again", false)
@@ -132,9 +146,9 @@ func (m *inbox) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.asking.add(msg.Content)
 		}
 	case tea.KeyPressMsg:
-		return m, m.key(msg)
+		return m.key(msg)
 	}
-	return m, nil
+	return nil
 }
 
 func (m *inbox) say(text string, bad bool) { m.status, m.statusBad = text, bad }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -106,6 +107,19 @@ func (w *inboxWork) GiveUp() {
 	defer w.mu.Unlock()
 	if w.giveUp != nil {
 		w.giveUp()
+	}
+}
+
+// Look implements inboxDo.
+func (w *inboxWork) Look(id string) tea.Cmd {
+	return func() tea.Msg {
+		if !w.begin() {
+			return nil
+		}
+		defer w.work.Done()
+		// What it finds comes with the feed; so does the reason why there is none.
+		_ = w.approver.agent.Call(w.ctx, http.MethodGet, "/v1/approvals/"+url.PathEscape(id), nil, nil)
+		return nil
 	}
 }
 

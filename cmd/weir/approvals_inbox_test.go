@@ -27,6 +27,8 @@ func (l *inboxLog) Approve(r *approval.Request, reason string) tea.Cmd {
 
 func (l *inboxLog) GiveUp() { l.done = append(l.done, "give up") }
 
+func (l *inboxLog) Look(string) tea.Cmd { return nil }
+
 func (l *inboxLog) Decide(verb, id, reason string) tea.Cmd {
 	l.done = append(l.done, strings.TrimSpace(verb+" "+id+" "+reason))
 	return nil
