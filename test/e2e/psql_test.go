@@ -137,8 +137,8 @@ func TestCancel(t *testing.T) {
 	holds(t, string(text), "canceling statement due to user request")
 }
 
-// TestBigResult: 1 GiB goes through with little memory. The peak is measured by
-// the kernel, from a reset just before.
+// TestBigResult: 1 GiB goes through with little memory of the agent's own. The
+// peak is measured by the kernel, from a reset just before.
 func TestBigResult(t *testing.T) {
 	pid := w.Node.AgentPID()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
@@ -168,10 +168,11 @@ print(sum(len(r[0]) for r in k))
 	if err != nil || strings.TrimSpace(out) != "200000000" {
 		t.Errorf("%v: %s", err, out)
 	}
-	peak := statusKiB(t, pid, "VmHWM")
-	t.Logf("agent's peak resident memory: %d KiB", peak)
-	if peak > 64<<10 {
-		t.Errorf("the agent's memory rose to %d KiB", peak)
+	// The pages of the binary are the page cache's, and grow with what is linked in, not with what flows.
+	peak, file := statusKiB(t, pid, "VmHWM"), statusKiB(t, pid, "RssFile")
+	t.Logf("agent's peak resident memory: %d KiB, %d KiB of it pages of the binary", peak, file)
+	if own := peak - file; own > 32<<10 {
+		t.Errorf("the agent's own memory rose to %d KiB", own)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 
@@ -292,6 +293,23 @@ func (r *rig) told(user string) string {
 		r.t.Errorf("%s was told in %s, not %s", c.form.Get("user"), c.form.Get("channel"), user)
 	}
 	return c.form.Get("text")
+}
+
+// posted waits until the answer to the request's message has been read: before
+// that, only its channel's name is known.
+func (r *rig) posted(id string) {
+	r.t.Helper()
+	known := func() bool {
+		r.Slack.mu.Lock()
+		defer r.Slack.mu.Unlock()
+		m := r.messages[id]
+		return m != nil && m.ts != ""
+	}
+	for end := time.Now().Add(10 * time.Second); !known(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatal("the message has no timestamp")
+		}
+	}
 }
 
 func (r *rig) count() int {

@@ -329,6 +329,7 @@ func TestSlackReason(t *testing.T) {
 	req.Rules[0].RequireReason = true
 	r.Notify(req)
 	value := buttonsIn(t, r.next("chat.postMessage"))[actionApprove].Value
+	r.posted(req.ID)
 	open := func(user, action string) string {
 		t.Helper()
 		r.fake.send(r.conn, press(user, action, value, testChannel, firstTS))
