@@ -31,6 +31,7 @@ const (
 	Gap             Kind = "gap"
 	BypassBlocked   Kind = "bypass.blocked"
 	EvidenceExport  Kind = "evidence.export"
+	RetentionEvent  Kind = "retention" // events are removed because of their age
 )
 
 // Event is one line of the audit log. Seq and Time are set by the log itself.
@@ -64,7 +65,8 @@ type Event struct {
 	Result   *Result   `json:"result,omitempty"`
 	Upstream *Upstream `json:"upstream,omitempty"`
 
-	Gap *GapInfo `json:"gap,omitempty"`
+	Gap       *GapInfo   `json:"gap,omitempty"`
+	Retention *Retention `json:"retention,omitempty"`
 
 	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
 	Log       *Log   `json:"log,omitempty"`       // once sealed
@@ -263,6 +265,15 @@ type GapInfo struct {
 	Lost  uint64          `json:"lost,omitempty"`
 	Kinds map[Kind]uint64 `json:"kinds,omitempty"`
 	Bytes int64           `json:"bytes,omitempty"` // of an incomplete record, removed
+}
+
+// Retention says which events are removed from the sealed log because they are
+// older than audit.retention. Their hashes stay.
+type Retention struct {
+	From   uint64    `json:"from"` // index of the first one
+	To     uint64    `json:"to"`   // behind the last one
+	Count  uint64    `json:"count"`
+	Before time.Time `json:"before"` // they are older than that
 }
 
 // Log is where a sealed event stands in the transparency log.

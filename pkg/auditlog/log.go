@@ -85,6 +85,9 @@ func (r *LogReader) Next() (LogEvent, error) {
 			if err := r.openSpool(); err != nil {
 				return LogEvent{}, err
 			}
+			if r.next != nil {
+				continue
+			}
 		}
 		rec, err := r.spool.Next()
 		if err != nil {
@@ -119,35 +122,55 @@ func (r *LogReader) sealed() (LogEvent, bool, error) {
 }
 
 // openSpool finds the segment that holds the event after the last one. Segments
-// that went meanwhile were sealed before that: then the sealed log has grown.
+// that went meanwhile were sealed before that: then the sealed log has grown, and
+// r.next is set again.
 func (r *LogReader) openSpool() error {
 	dir := SpoolDir(r.stateDir)
-	for {
+	for again := false; ; again = true {
 		segments, err := Segments(dir)
+		if errors.Is(err, fs.ErrNotExist) && r.origin != "" {
+			return io.EOF // the sealed log alone, a copy
+		}
 		if err != nil {
 			return err
 		}
 		if len(segments) == 0 {
 			return io.EOF
 		}
-		var spool *Reader
-		for i := len(segments) - 1; i >= 0; i-- {
-			if spool, err = OpenDirSegment(dir, segments[i]); err != nil {
-				break
-			}
-			if spool.seg.Header().First <= r.seq+1 || i == 0 {
-				break
-			}
-			spool.Close()
-		}
+		spool, err := r.segmentOf(dir, segments)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed since it was listed
 		}
 		if err != nil {
 			return err
 		}
+		if spool.seg.Header().First > r.seq+1 && !again {
+			spool.Close()
+			if err := r.openTiles(); err != nil || r.next != nil {
+				return err
+			}
+			continue
+		}
 		r.spool = spool
 		return nil
+	}
+}
+
+// segmentOf opens the newest segment that can hold the next event, else the
+// oldest.
+func (r *LogReader) segmentOf(dir string, segments []uint64) (*Reader, error) {
+	for i := len(segments) - 1; ; i-- {
+		spool, err := OpenDirSegment(dir, segments[i])
+		if i == 0 || errors.Is(err, fs.ErrNotExist) {
+			return spool, err
+		}
+		if err != nil {
+			continue // damage, which is met again from the segment before
+		}
+		if spool.seg.Header().First <= r.seq+1 {
+			return spool, nil
+		}
+		spool.Close()
 	}
 }
 

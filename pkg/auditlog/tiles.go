@@ -214,7 +214,7 @@ func (t *Tiles) hashes(level int, n uint64) ([]Hash, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the sealed log: %w", err)
 	}
-	if len(b)%sha256.Size != 0 || len(b) < width*sha256.Size || width == 0 {
+	if want := width * sha256.Size; width == 0 || len(b) != want && (file == tilePath(strconv.Itoa(level), n, width) || len(b) != tileWidth*sha256.Size) {
 		return nil, wrong("the tile does not have the length that it should")
 	}
 	list := make([]Hash, width)
@@ -357,7 +357,7 @@ func (t *Tiles) bundle(n uint64) ([][]byte, string, error) {
 		return nil, file, fmt.Errorf("read the sealed log: %w", err)
 	}
 	list, err := splitBundle(b)
-	if err != nil || len(list) < width {
+	if err != nil || len(list) != width && (file == tilePath("entries", n, width) || len(list) != tileWidth) {
 		return nil, file, &SealedError{File: file, Index: n * tileWidth, Why: "the bundle does not hold the entries that it should"}
 	}
 	return list[:width], file, nil
