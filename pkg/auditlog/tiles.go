@@ -127,6 +127,10 @@ func OpenTiles(dir string, key PublicKey) (*Tiles, error) {
 	return &Tiles{dir: dir, head: head}, nil
 }
 
+// UnsignedTiles is the log in dir as its writer knows it, before a checkpoint of
+// it is signed. Nothing of head is checked.
+func UnsignedTiles(dir string, head TreeHead) *Tiles { return &Tiles{dir: dir, head: head} }
+
 // At is the log as an earlier or another checkpoint of it states it. It is not
 // checked that one continues the other.
 func (t *Tiles) At(head TreeHead) *Tiles { return &Tiles{dir: t.dir, head: head} }
@@ -411,4 +415,24 @@ func (t *Tiles) complete(e *Entry) error {
 	}
 	e.Payload = b
 	return nil
+}
+
+// BundleFile is the path of a full entry bundle, below the directory of the
+// sealed log.
+func BundleFile(n uint64) string { return tilePath("entries", n, tileWidth) }
+
+// LongFiles are the paths, below the directory of the sealed log, of the events
+// of bundle n that are too long for their leaf.
+func (t *Tiles) LongFiles(n uint64) []string {
+	list, _, err := t.bundle(n)
+	if err != nil {
+		return nil
+	}
+	var files []string
+	for _, leaf := range list {
+		if _, sum, long := longLeaf(leaf); long {
+			files = append(files, fmt.Sprintf("long/%x", sum))
+		}
+	}
+	return files
 }
