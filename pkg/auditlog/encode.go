@@ -78,6 +78,16 @@ func AppendEventBody(dst []byte, ev *Event) ([]byte, error) {
 			return dst, err
 		}
 	}
+	if len(ev.PolicyFiles) > 0 {
+		if dst, err = appendRare(append(dst, `,"policy_files":`...), ev.PolicyFiles); err != nil {
+			return dst, err
+		}
+	}
+	if ev.Evidence != nil {
+		if dst, err = appendRare(append(dst, `,"evidence":`...), ev.Evidence); err != nil {
+			return dst, err
+		}
+	}
 	dst = appendOptional(dst, `,"assurance":`, ev.Assurance)
 	if ev.Log != nil {
 		if dst, err = appendRare(append(dst, `,"log":`...), ev.Log); err != nil {

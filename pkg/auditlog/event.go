@@ -68,6 +68,9 @@ type Event struct {
 	Gap       *GapInfo   `json:"gap,omitempty"`
 	Retention *Retention `json:"retention,omitempty"`
 
+	PolicyFiles []PolicyFile `json:"policy_files,omitempty"` // of policy.load
+	Evidence    *Evidence    `json:"evidence,omitempty"`
+
 	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
 	Log       *Log   `json:"log,omitempty"`       // once sealed
 }
@@ -274,6 +277,28 @@ type Retention struct {
 	To     uint64    `json:"to"`   // behind the last one
 	Count  uint64    `json:"count"`
 	Before time.Time `json:"before"` // they are older than that
+}
+
+// PolicyFile is a file of the policy that a policy.load puts in force. Policies hold
+// no secrets.
+type PolicyFile struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+// MaxPolicyText bounds the text of all files in one event, bytes. Beyond that the
+// digest alone names the policy.
+const MaxPolicyText = 512 << 10
+
+// Evidence is an evidence pack that was exported.
+type Evidence struct {
+	From      time.Time `json:"from"`
+	To        time.Time `json:"to"`
+	Manifest  string    `json:"manifest"` // "sha256:" and hex, of its manifest.json
+	Events    uint64    `json:"events"`
+	Framework string    `json:"framework,omitempty"`
+	Sample    int       `json:"sample,omitempty"`
+	Seed      string    `json:"seed,omitempty"`
 }
 
 // Log is where a sealed event stands in the transparency log.
