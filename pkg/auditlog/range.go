@@ -1,10 +1,12 @@
 package auditlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/bits"
 	"strings"
+	"time"
 )
 
 // A run of leaves of the sealed log is proven in one go: the hashes of the full
@@ -131,4 +133,28 @@ const evidenceName = "/weir-evidence"
 // ForEvidence is the key under the name that evidence packs are signed with.
 func (k PublicKey) ForEvidence() PublicKey {
 	return PublicKey{Name: strings.TrimSuffix(k.Name, spoolName) + evidenceName, Key: k.Key}
+}
+
+// EventTime is the time of an event's JSON, without decoding the rest.
+func EventTime(payload []byte) (time.Time, bool) { return timeOf(payload) }
+
+// KindOf is the kind of an event's JSON as the log writes it, without decoding the
+// rest; "" when it cannot be told that way.
+func KindOf(payload []byte) Kind {
+	// {"v":1,"seq":1,"time":"...","node":"...","kind":"...": a node's name may hold
+	// anything, but no quote that is not escaped.
+	_, rest, ok := bytes.Cut(payload, []byte(`,"node":"`))
+	for i := 0; ok && i < len(rest); i++ {
+		switch rest[i] {
+		case '\\':
+			i++
+		case '"':
+			rest, ok = bytes.CutPrefix(rest[i:], []byte(`","kind":"`))
+			if end := bytes.IndexByte(rest, '"'); ok && end >= 0 {
+				return Kind(rest[:end])
+			}
+			return ""
+		}
+	}
+	return ""
 }
