@@ -145,8 +145,8 @@ func sealManifest(key auditlog.PublicKey, sign func([]byte) ([]byte, error), man
 
 // checkNote verifies the note to the byte.
 func checkNote(key auditlog.PublicKey, manifest, note []byte) error {
-	key = key.ForEvidence()
 	text := noteText(key, manifest)
+	key = key.ForEvidence()
 	rest, ok := bytes.CutPrefix(note, text)
 	if !ok {
 		return fmt.Errorf("%s is not about this %s, or of another key than %s", noteFile, manifestFile, key.Name)

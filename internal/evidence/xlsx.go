@@ -1,8 +1,12 @@
 package evidence
 
 import (
+	"archive/zip"
+	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"unicode/utf16"
 
 	"github.com/xuri/excelize/v2"
@@ -100,5 +104,42 @@ func (b *workbook) write(w io.Writer) error {
 			return err
 		}
 	}
-	return b.file.Write(w)
+	packed, err := b.file.WriteToBuffer()
+	if err != nil {
+		return err
+	}
+	return repack(w, packed.Bytes())
+}
+
+// repack gives a zip file's members an order and one time: the library writes them
+// as its maps have them.
+func repack(w io.Writer, packed []byte) error {
+	r, err := zip.NewReader(bytes.NewReader(packed), int64(len(packed)))
+	if err != nil {
+		return err
+	}
+	rank := func(name string) int {
+		if name == "[Content_Types].xml" { // some readers want it first (ECMA-376 part 2)
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(r.File, func(a, b *zip.File) int {
+		return cmp.Or(rank(a.Name)-rank(b.Name), cmp.Compare(a.Name, b.Name))
+	})
+	z := zip.NewWriter(w)
+	for _, f := range r.File {
+		from, err := f.Open()
+		if err != nil {
+			return err
+		}
+		to, err := z.CreateHeader(&zip.FileHeader{Name: f.Name, Method: zip.Deflate})
+		if err == nil {
+			_, err = io.Copy(to, from) //nolint:gosec // it was made just now
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return z.Close()
 }
