@@ -39,6 +39,7 @@ func (a *agent) startControl(context.Context) error {
 	s.Handle("POST /v1/logout", a.handleLogout)
 	s.Handle("POST /v1/exec", a.handleExec)
 	a.handleApprovals(s)
+	a.handleEvidence(s)
 	a.control = s
 	pid := a.cfg.RunDir + "/pid"
 	if err := os.WriteFile(pid, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {

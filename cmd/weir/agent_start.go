@@ -231,6 +231,7 @@ func (a *agent) onPolicy(_, after *policy.Set, err error) {
 		a.setProblem("policy", "the policy files do not load ("+err.Error()+"); the policy before stays in force")
 		a.log.Error("the policy does not load; the one before stays in force", "error", err)
 	} else {
+		ev.PolicyFiles = a.policyFiles(after.Revision())
 		a.setProblem("policy", "")
 		a.log.Info("policy loaded", "policy", after.Revision())
 		for _, w := range after.Warnings() {

@@ -60,7 +60,7 @@ func app() *cli.App {
 		Description: "weir takes a node's outbound database, Kubernetes, SSH and HTTP connections, binds each to a verified\n" +
 			"person or workload, decides every action, masks what they may not read, and keeps a tamper-evident record.\n\n" +
 			"People type: weir login, weir whoami, weir exec.  Operators: weir agent, status, flows, doctor, policy, config.\n" +
-			"Auditors: weir audit.",
+			"Auditors: weir audit, weir evidence.",
 		Version:              version,
 		HideVersion:          true,
 		EnableBashCompletion: true,
@@ -89,6 +89,7 @@ func app() *cli.App {
 			flowsCommand(),
 			approvalsCommand(),
 			auditCommand(),
+			evidenceCommand(),
 			policyCommand(offlineSQL),
 			configCommand(),
 			trustCommand(),

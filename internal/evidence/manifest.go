@@ -163,4 +163,7 @@ func checkNote(key auditlog.PublicKey, manifest, note []byte) error {
 	return nil
 }
 
+// Digest is how the node's evidence.export event names a manifest.
+func Digest(manifest []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(manifest)) }
+
 func hexOf(sum []byte) string { return hex.EncodeToString(sum) }

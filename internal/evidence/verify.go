@@ -152,7 +152,7 @@ func (v *verifier) signature(given *auditlog.PublicKey) (string, error) {
 	if v.m, err = parseManifest(v.manifest); err != nil {
 		return "", err
 	}
-	v.report.Manifest, v.report.ManifestSHA256 = v.m, fmt.Sprintf("sha256:%x", sha256.Sum256(v.manifest))
+	v.report.Manifest, v.report.ManifestSHA256 = v.m, Digest(v.manifest)
 	if nodeOf(v.key) != v.m.Node || v.key.ForTiles().Name != v.m.Origin {
 		return "", errors.New("the manifest is of another node than the key")
 	}

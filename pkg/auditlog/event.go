@@ -286,7 +286,7 @@ type PolicyFile struct {
 	Text string `json:"text"`
 }
 
-// MaxPolicyText bounds the text of all files in one event, bytes. Beyond that the
+// MaxPolicyText bounds the JSON of all files in one event, bytes. Beyond that the
 // digest alone names the policy.
 const MaxPolicyText = 512 << 10
 

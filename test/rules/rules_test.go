@@ -96,6 +96,9 @@ var only = []struct {
 	{"github.com/jackc/pgx", []string{"internal/upstream", "internal/catalog", "internal/explain"}, "upstream dials; catalog and explain ask on what it was handed"},
 	{"github.com/nats-io", []string{"internal/kv"}, "kv is the store; the others know buckets"},
 	{"github.com/slack-go/slack", []string{"internal/approval/notify"}, "messengers are the notifiers' business"},
+	{"github.com/xuri/excelize", []string{"internal/evidence"}, "reports are evidence's business"},
+	{"codeberg.org/go-pdf/fpdf", []string{"internal/evidence"}, "as excelize"},
+	{"github.com/defenseunicorns/go-oscal", []string{"internal/evidence"}, "as excelize"},
 	{"charm.land", []string{"cmd/weir"}, "terminals are the command line's business"},
 	{module + "/bpf", []string{"internal/redirect"}, "redirect owns the kernel half"},
 }
@@ -161,9 +164,11 @@ var directions = map[string][]string{
 	"internal/ca":              {"internal/flow"},
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
-	"internal/config":          {"internal/flow", "internal/strictyaml"},
-	"internal/control":         {"internal/session"},
-	"internal/doctor":          {"internal/flow"},
+	// evidence reads the log and lists the policies whose text it finds there.
+	"internal/evidence": {"internal/policy", "pkg/auditlog"},
+	"internal/config":   {"internal/flow", "internal/strictyaml"},
+	"internal/control":  {"internal/session"},
+	"internal/doctor":   {"internal/flow"},
 }
 
 func TestDirections(t *testing.T) {
