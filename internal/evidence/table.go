@@ -69,6 +69,9 @@ func (t *table) end() error {
 	return t.csv.Flush()
 }
 
+// square stands for a character that cannot be seen.
+const square = '\u25a1'
+
 // writeCell quotes every cell (RFC 4180): one that holds the separator of another
 // country stays one cell.
 func writeCell(w *bufio.Writer, s string) {
@@ -105,7 +108,7 @@ func cell(s string) string {
 // cut spaces off; full-width and other forms of these characters included, since
 // some fold them (OWASP, CSV Injection).
 func formula(s string) bool {
-	s = strings.TrimLeftFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '\'' })
+	s = strings.TrimLeftFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '\'' || r == square })
 	r, _ := utf8.DecodeRuneInString(s)
 	return strings.ContainsRune("=+-@|%\\\uff1d\uff0b\uff0d\uff20\uff5c\uff05\ufe62\ufe63\ufe66\ufe6b\ufe6a\u2212\u2010\u2011\u2012\u2013\u2014\u207a\u207b\u207c\u208a\u208b\u208c", r) && s != ""
 }
@@ -122,7 +125,7 @@ func plain(s string) string {
 		case r == '\n' || r == '\r' || r == '\t':
 			return ' '
 		case bad(r):
-			return '\u25a1' // a white square
+			return square
 		}
 		return r
 	}, s)
