@@ -52,7 +52,7 @@ func iso2022() framework {
 		{"8.5", "Secure sign-in", "Nothing passes without a verified identity; each connection names it, and those without are among the refusals.", []string{"identities", "denials"}, notIdentity},
 		{"8.11", "Masking of data", "Columns masked, how often, and by which rule or detector they were found.", []string{"masks"}, "Values that a user with the right to see them copied elsewhere."},
 		{"8.12", "Keeping data from leaking", "Masks, refusals, budgets of tests on masked columns, and refused attempts to go round.", []string{"masks", "denials", "bypass"}, "Channels that do not pass through this node."},
-		{"8.15", "Logging", "All events of the period, complete by number and by proof, and every interruption of the record.", []string{"events", "limits"}, "Events of systems other than this gateway."},
+		{"8.15", "Logging", "All events of the period, complete by number and by proof, and every interruption of the record; the kernel's own count of connections beside them.", []string{"events", "limits", "completeness"}, "Events of systems other than this gateway."},
 		{"8.16", "Watching for what is unusual", "Refusals, refused attempts to go round, break-glass use, and interruptions, each by itself.", []string{"denials", "bypass", "approvals", "limits"}, "Who looked at them and what was done: that is in your own records."},
 		{"8.17", "Clocks in step", "Every place where the node's clock went back between two events.", []string{"limits"}, "The distance of the node's clock from true time, unless a time stamp or a witness signed a tree head."},
 	}}
@@ -64,7 +64,7 @@ func iso2013() framework {
 		{"A.9.2", "Users and their rights", "Identities that were verified, the groups that gave them rights, privileged actions with their approval, and rights that were used.", []string{"identities", "access", "use", "approvals"}, notIdentity},
 		{"A.9.3", "What users owe", "Sign-ins rest on tokens of the provider; clients hold no password of a backend.", []string{"identities", "keys"}, "How people keep their own secrets."},
 		{"A.9.4", "Access to systems and applications", "Every action with verb, resource and verdict; refusals; attempts to go round; masked columns.", []string{"use", "denials", "bypass", "masks"}, notElsewhere},
-		{"A.12.4", "Logging and watching", "All events of the period with proofs, protected by signed tree heads; what administrators did, with approval; places where the clock went back.", []string{"events", "checkpoints", "approvals", "limits"}, "Events of other systems, and the distance of the clock from true time."},
+		{"A.12.4", "Logging and watching", "All events of the period with proofs, protected by signed tree heads; what administrators did, with approval; places where the clock went back; the kernel's own count of connections beside them.", []string{"events", "checkpoints", "approvals", "limits", "completeness"}, "Events of other systems, and the distance of the clock from true time."},
 		{"A.18.1", "Duties by law and contract", "Records that are shown not to have been changed; personal data that was hidden.", []string{"checkpoints", "masks", "limits"}, "Which duties there are."},
 		{"A.18.2", "Reviews", "A sample that the reviewer's own seed picks, each case with its proof and the events around it.", []string{"sample", "controls"}, "The reviewer's judgement."},
 	}}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 
 	_ "embed"
 )
@@ -81,8 +82,21 @@ func (v *view) Rows(name string) int {
 	return v.Limits.All
 }
 
+// class says how a cell breaks: short ones not, words too long for a line anywhere.
+func class(cell string) string {
+	switch {
+	case len(cell) <= 31 && strings.Count(cell, " ") <= 1:
+		return "n"
+	case strings.IndexByte(cell, ' ') < 0 || len(cell) > 60:
+		return "w"
+	case len(cell) > 12:
+		return "m"
+	}
+	return ""
+}
+
 func (r *report) writeHTML(w io.Writer) error {
-	t, err := template.New("page").Parse(pageText)
+	t, err := template.New("page").Funcs(template.FuncMap{"class": class}).Parse(pageText)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ type report struct {
 
 	tables                                                                                                  []*table
 	findings, access, used, approvals, decisions, masks, denials, bypass, identities, policies, keys, heads *table
-	recordings, controls, sample, list                                                                      *table
+	recordings, complete, controls, sample, list                                                            *table
 	ocsf                                                                                                    *bufio.Writer
 
 	events            uint64
@@ -53,6 +53,7 @@ type report struct {
 	keySets   map[[sha256.Size]byte]*keyRow
 	revisions []revision
 	texts     []policyText
+	accounts  []*account
 	cut       map[string]uint64 // rows that did not fit in memory, by table
 }
 
@@ -265,8 +266,11 @@ func (r *report) makeTables() {
 		"Public keys with which approvers' tokens were verified when they came; with them every token can be verified again.",
 		"issuer", "kid", "type", "algorithm", "first used", "decisions", "SHA-256 of the set")
 	r.recordings = add("recordings", "Session recordings",
-		"What the log says of recordings; the recordings themselves are not in the pack.",
-		"time", "seq", "user", "backend", "flow", "note")
+		"What the log says of recordings. The recordings themselves are not in the pack; a chunk's digest proves that one handed over beside it is the one that was made.",
+		"time", "seq", "user", "backend", "flow", "stream", "status", "type", "if it fails", "sealed", "chunk", "entries", "lost", "bytes", "SHA-256", "note")
+	r.complete = add("completeness", "The kernel's count against the record",
+		"Connections that the kernel counted towards each backend, against those that the log has. The last account of each run of the agent. A difference that is not 0 is a connection without its record, or a record without its connection.",
+		"time", "seq", "backend", "from", "to", "connects redirected", "reached the agent", "opened", "refused", "ended before", "under way", "difference", "note")
 	r.heads = add("checkpoints", "Signed tree heads",
 		"Each is a signed statement of how many events the log had and of their root. The one of the pack covers all of its events.",
 		"events in the log", "root", "signed by", "place")
@@ -347,7 +351,7 @@ func (r *report) readEvents(ctx context.Context, open opener, seen nodes) error 
 		if index&0xfff == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		r.event(&ev)
+		r.event(&ev, line)
 		return writeLine(r.ocsf, o.event(&ev, index, line))
 	})
 	if err != nil {
@@ -383,7 +387,7 @@ func whatOf(a *auditlog.Action) string {
 }
 
 // event takes an event of the period.
-func (r *report) event(ev *auditlog.Event) {
+func (r *report) event(ev *auditlog.Event, raw []byte) {
 	if r.events == 0 {
 		r.firstSeq, r.first = ev.Seq, ev.Time
 	} else {
@@ -447,8 +451,110 @@ func (r *report) event(ev *auditlog.Event) {
 	case auditlog.ApprovalRequest, auditlog.ApprovalDecide, auditlog.ApprovalView, auditlog.ApprovalExpire:
 		r.approval(ev, false)
 	case auditlog.Recording:
-		user, _ := userOf(ev.Principal)
-		r.recordings.add(stamp(ev.Time), count(ev.Seq), user, ev.Backend, ev.Flow, ev.Reason)
+		r.recording(ev, raw)
+	case "completeness":
+		r.completeness(ev, raw)
+	}
+}
+
+// recording and completeness read their part of the event by name: packs are made of
+// logs of any age.
+func (r *report) recording(ev *auditlog.Event, raw []byte) {
+	var x struct {
+		Recording struct {
+			Status  string `json:"status"`
+			Stream  int    `json:"stream"`
+			Type    string `json:"type"`
+			Strict  string `json:"strict"`
+			Sealed  bool   `json:"sealed"`
+			Chunk   int    `json:"chunk"`
+			SHA256  string `json:"sha256"`
+			Bytes   int64  `json:"bytes"`
+			Entries uint64 `json:"entries"`
+			Lost    uint64 `json:"lost"`
+		} `json:"recording"`
+	}
+	_ = json.Unmarshal(raw, &x) // what cannot be read stays empty
+	c := x.Recording
+	user, _ := userOf(ev.Principal)
+	chunk := ""
+	if c.Chunk > 0 {
+		chunk = count(c.Chunk)
+	}
+	r.recordings.add(stamp(ev.Time), count(ev.Seq), user, ev.Backend, ev.Flow, count(c.Stream), c.Status, c.Type, c.Strict, yes(c.Sealed), chunk,
+		number(c.Entries), number(c.Lost), number(uint64(max(c.Bytes, 0))), c.SHA256, ev.Reason)
+	switch c.Status {
+	case "torn", "failed":
+		r.find("warning", ev.Time, ev.Seq, "recording "+c.Status, strings.TrimSpace(fmt.Sprintf("flow %s, stream %d: %s", ev.Flow, c.Stream, ev.Reason)))
+	}
+}
+
+// account is a completeness event.
+type account struct {
+	Scope    string    `json:"scope"`
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
+	Run      uint32    `json:"run"`
+	Problem  string    `json:"problem"`
+	Backends []struct {
+		Backend    string            `json:"backend"`
+		Kernel     map[string]uint64 `json:"kernel"`
+		Opened     uint64            `json:"opened"`
+		Refused    uint64            `json:"refused"`
+		Unclaimed  uint64            `json:"unclaimed"`
+		UnderWay   uint64            `json:"under_way"`
+		Carried    uint64            `json:"carried"`
+		AgentLost  uint64            `json:"agent_lost"`
+		Difference int64             `json:"difference"`
+	} `json:"backends"`
+
+	seq uint64
+	at  time.Time
+}
+
+// maxAccounts bounds accounts that are kept.
+const maxAccounts = 10_000
+
+// completeness keeps the account. Each account of a run holds all of the run, so the
+// last one stands for those before it.
+func (r *report) completeness(ev *auditlog.Event, raw []byte) {
+	var x struct {
+		Completeness *account `json:"completeness"`
+	}
+	if err := json.Unmarshal(raw, &x); err != nil || x.Completeness == nil {
+		r.find("warning", ev.Time, ev.Seq, "an account of connections cannot be read", "events.jsonl has it")
+		return
+	}
+	c := x.Completeness
+	c.seq, c.at = ev.Seq, ev.Time
+	n := len(r.accounts)
+	switch {
+	case n > 0 && r.accounts[n-1].Run == c.Run && r.accounts[n-1].Scope != "before":
+		r.accounts[n-1] = c
+	case n < maxAccounts:
+		r.accounts = append(r.accounts, c)
+	default:
+		r.cut["completeness"]++
+	}
+}
+
+func (r *report) accountRows() {
+	for _, c := range r.accounts {
+		if c.Problem != "" {
+			r.find("warning", c.at, c.seq, "no whole account of connections", c.Problem)
+		}
+		for _, b := range c.Backends {
+			k := b.Kernel
+			note := c.Scope
+			if b.Carried+b.AgentLost > 0 {
+				note += fmt.Sprintf("; %d carried over, %d lost with a killed agent before they were served", b.Carried, b.AgentLost)
+			}
+			r.complete.add(stamp(c.at), count(c.seq), b.Backend, whenText(c.From), whenText(c.To), count(k["redirected"]), count(k["handed_over"]), count(b.Opened), count(b.Refused), count(b.Unclaimed), count(b.UnderWay),
+				count(b.Difference), join(note, c.Problem))
+			if b.Difference != 0 {
+				r.find("warning", c.at, c.seq, "connections and their records do not match", fmt.Sprintf("backend %s: of the connections that reached the agent, %d more than the log has records of", b.Backend, b.Difference))
+			}
+		}
 	}
 }
 
@@ -775,6 +881,7 @@ func sortedKeys[K comparable, V any](m map[K]V, less func(a, b K) int) []K {
 
 // finish writes the rows of what was counted.
 func (r *report) finish(open opener, cases []*caseOf) error {
+	r.accountRows()
 	r.limits()
 	for _, k := range sortedKeys(r.usedBy, func(a, b usedKey) int {
 		return cmp.Or(cmp.Compare(a.user, b.user), cmp.Compare(a.issuer, b.issuer), cmp.Compare(a.backend, b.backend), cmp.Compare(a.database, b.database),
