@@ -604,7 +604,7 @@ func (x *exporter) write(w io.Writer) ([]byte, error) {
 	if err := x.finish(); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(x.members, func(a, b *made) int { return orderOf(a.name) - orderOf(b.name) })
+	sortMembers(x.members, func(m *made) string { return m.name })
 	p := newPacker(w)
 	for _, m := range x.members {
 		if err := p.add(m.entry, io.NewSectionReader(m.file, 0, int64(m.entry.packed))); err != nil {
@@ -631,6 +631,11 @@ func (x *exporter) write(w io.Writer) ([]byte, error) {
 		return nil, err
 	}
 	return manifest, p.close()
+}
+
+// sortMembers gives members the order of the pack.
+func sortMembers[T any](list []T, name func(T) string) {
+	slices.SortStableFunc(list, func(a, b T) int { return orderOf(name(a)) - orderOf(name(b)) })
 }
 
 // orderOf puts what people open first at the front.

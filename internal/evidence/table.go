@@ -13,7 +13,7 @@ import (
 const (
 	maxCell   = 8 << 10 // bytes of a cell; events.jsonl has the whole
 	maxShown  = 200     // rows of a table in the HTML page
-	maxSheet  = 100_000 // rows of a table in the workbook
+	maxSheet  = 50_000  // rows of a table in the workbook
 	maxGroups = 200_000 // rows that are counted together in memory, of each table
 )
 

@@ -412,31 +412,36 @@ func (v *verifier) derived() (string, error) {
 	}
 	made := map[string]output{}
 	about := map[string]string{}
+	order := []string{eventsFile, rangeFile, headFile, headsFile, contextFile, keyFile} // as gather makes them
+	primary := map[string]bool{}
+	for _, name := range order {
+		primary[name] = true
+	}
 	err := derive(v.ctx, v.m, v.a.open, func(name, text string) (io.Writer, error) {
 		o := output{sha256.New(), &countWriter{}}
-		made[name], about[name] = o, text
+		made[name], about[name], order = o, text, append(order, name)
 		return io.MultiWriter(o, o.n), nil
 	})
 	if err != nil {
 		return "", err
 	}
-	primary := map[string]bool{eventsFile: true, rangeFile: true, headFile: true, headsFile: true, contextFile: true, keyFile: true}
+	sortMembers(order, func(name string) string { return name })
+	if len(order) != len(v.m.Members) {
+		return "", fmt.Errorf("the events make up %d members, and the pack has %d", len(order), len(v.m.Members))
+	}
 	seen := 0
-	for _, m := range v.m.Members {
+	for i, m := range v.m.Members {
+		if m.Name != order[i] {
+			return "", fmt.Errorf("%s stands where %s should", m.Name, order[i])
+		}
 		if primary[m.Name] {
 			continue
 		}
-		o, ok := made[m.Name]
-		if !ok {
-			return "", fmt.Errorf("%s does not follow from the events", m.Name)
-		}
+		o := made[m.Name]
 		seen++
 		if hexOf(o.Sum(nil)) != m.SHA256 || o.n.n != m.Bytes || about[m.Name] != m.About {
 			return "", fmt.Errorf("%s is not what the events say", m.Name)
 		}
-	}
-	if seen != len(made) {
-		return "", errors.New("reports are missing")
 	}
 	return fmt.Sprintf("%d members made again, equal to the byte", seen), nil
 }
