@@ -163,6 +163,7 @@ var directions = map[string][]string{
 	"internal/credential":      {"internal/flow"},
 	"internal/ca":              {"internal/flow"},
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
+	"internal/seal":            {"internal/audit", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
 	// evidence reads the log and lists the policies whose text it finds there.
 	"internal/evidence": {"internal/policy", "pkg/auditlog"},
