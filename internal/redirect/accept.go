@@ -42,16 +42,40 @@ type Bypass struct {
 // ErrClosed is returned by Accept after Close.
 var ErrClosed = errors.New("the redirector is closed")
 
-// Accept returns the next connection of any namespace. The caller owns it.
+// Accept returns the next connection of any namespace. The caller owns it, and has to
+// account for it: its note is taken out of the kernel here, and what ends before that
+// the kernel counts itself (FlowCounts.Unclaimed).
 func (r *Redirector) Accept(ctx context.Context) (*Conn, error) {
-	select {
-	case c := <-r.conns:
-		return c, nil
-	case <-r.done:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	for {
+		select {
+		case c := <-r.conns:
+			if r.claim(c.TCPConn) {
+				return c, nil
+			}
+			reset(c.TCPConn)
+		case <-r.done:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
+}
+
+// claim takes the note of a connection; false when the kernel has taken it back, since
+// the client is gone already.
+func (r *Redirector) claim(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var taken error
+	if err := raw.Control(func(fd uintptr) { taken = r.objects.RecordsV1.Delete(int32(fd)) }); err != nil {
+		return false
+	}
+	if taken != nil && !errors.Is(taken, ebpf.ErrKeyNotExist) {
+		r.config.Log.Error("the note of a connection could not be taken, so it is refused", "error", taken)
+	}
+	return taken == nil
 }
 
 // handle runs on a listener's accept loop: it reads the record and passes the
