@@ -58,6 +58,7 @@ func auditCommand() *cli.Command {
 				},
 				Action: auditVerify,
 			},
+			auditAccountCommand(),
 		},
 	}
 }
@@ -241,6 +242,9 @@ func whatOf(ev *auditlog.Event) string {
 	}
 	if p := ev.Process; p != nil {
 		add("by %s", or(p.Exe))
+	}
+	if c := ev.Completeness; c != nil {
+		add("%s", accountText(c))
 	}
 	add("rule %q", ev.Rule)
 	add("%s", ev.Reason)

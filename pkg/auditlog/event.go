@@ -31,6 +31,8 @@ const (
 	Gap             Kind = "gap"
 	BypassBlocked   Kind = "bypass.blocked"
 	EvidenceExport  Kind = "evidence.export"
+	// CompletenessEvent compares the kernel's counters of connections with this log.
+	CompletenessEvent Kind = "completeness"
 )
 
 // Event is one line of the audit log. Seq and Time are set by the log itself.
@@ -65,6 +67,8 @@ type Event struct {
 	Upstream *Upstream `json:"upstream,omitempty"`
 
 	Gap *GapInfo `json:"gap,omitempty"`
+
+	Completeness *Completeness `json:"completeness,omitempty"`
 
 	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
 	Log       *Log   `json:"log,omitempty"`       // once sealed

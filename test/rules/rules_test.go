@@ -161,6 +161,8 @@ var directions = map[string][]string{
 	"internal/ca":              {"internal/flow"},
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
+	"internal/completeness":    {"pkg/auditlog"},
+	"internal/compare":         {"pkg/auditlog"},
 	"internal/config":          {"internal/flow", "internal/strictyaml"},
 	"internal/control":         {"internal/session"},
 	"internal/doctor":          {"internal/flow"},
