@@ -242,7 +242,7 @@ func alwaysDisk(events []*auditlog.Event) bool {
 		switch ev.Kind {
 		case auditlog.FlowRefused, auditlog.ApprovalRequest, auditlog.ApprovalDecide, auditlog.ApprovalExpire, auditlog.ApprovalView,
 			auditlog.IdentityBind, auditlog.IdentityUnbind, auditlog.AgentStart, auditlog.AgentStop,
-			auditlog.Gap, auditlog.PolicyLoad, auditlog.ConfigLoad:
+			auditlog.Gap, auditlog.PolicyLoad, auditlog.ConfigLoad, auditlog.RetentionEvent:
 			return true
 		}
 		if ev.Verdict == "deny" || (ev.Result != nil && ev.Result.Status == auditlog.StatusDenied) {

@@ -78,6 +78,11 @@ func AppendEventBody(dst []byte, ev *Event) ([]byte, error) {
 			return dst, err
 		}
 	}
+	if ev.Retention != nil {
+		if dst, err = appendRare(append(dst, `,"retention":`...), ev.Retention); err != nil {
+			return dst, err
+		}
+	}
 	dst = appendOptional(dst, `,"assurance":`, ev.Assurance)
 	if ev.Log != nil {
 		if dst, err = appendRare(append(dst, `,"log":`...), ev.Log); err != nil {

@@ -33,6 +33,7 @@ const (
 	EvidenceExport  Kind = "evidence.export"
 	// CompletenessEvent compares the kernel's counters of connections with this log.
 	CompletenessEvent Kind = "completeness"
+	RetentionEvent    Kind = "retention" // events are removed because of their age
 )
 
 // Event is one line of the audit log. Seq and Time are set by the log itself.
@@ -66,7 +67,8 @@ type Event struct {
 	Result   *Result   `json:"result,omitempty"`
 	Upstream *Upstream `json:"upstream,omitempty"`
 
-	Gap *GapInfo `json:"gap,omitempty"`
+	Gap       *GapInfo   `json:"gap,omitempty"`
+	Retention *Retention `json:"retention,omitempty"`
 
 	Completeness *Completeness `json:"completeness,omitempty"`
 
@@ -267,6 +269,15 @@ type GapInfo struct {
 	Lost  uint64          `json:"lost,omitempty"`
 	Kinds map[Kind]uint64 `json:"kinds,omitempty"`
 	Bytes int64           `json:"bytes,omitempty"` // of an incomplete record, removed
+}
+
+// Retention says which events are removed from the sealed log because they are
+// older than audit.retention. Their hashes stay.
+type Retention struct {
+	From   uint64    `json:"from"` // index of the first one
+	To     uint64    `json:"to"`   // behind the last one
+	Count  uint64    `json:"count"`
+	Before time.Time `json:"before"` // they are older than that
 }
 
 // Log is where a sealed event stands in the transparency log.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 )
 
 // ErrTorn is the error of bytes at the end of a segment that are the beginning
@@ -70,6 +71,20 @@ func NewSegmentReader(src io.Reader) (*SegmentReader, error) {
 	r.header, r.start = h, n
 	r.pos = Position{Segment: h.Segment, Offset: int64(n), Seq: h.First - 1, Chain: h.Chain}
 	return r, nil
+}
+
+// ReadHeader reads the header of the segment in a file.
+func ReadHeader(path string) (Header, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Header{}, err
+	}
+	defer f.Close()
+	r, err := NewSegmentReader(f)
+	if err != nil {
+		return Header{}, err
+	}
+	return r.Header(), nil
 }
 
 // resumeSegment goes on at p in the segment whose header is h; src stands at p.

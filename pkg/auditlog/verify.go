@@ -48,9 +48,17 @@ var ErrNoLog = errors.New("there is no audit log here")
 // key alone: every hash, the place of every segment and event, every signature,
 // and that the log reaches as far as the checkpoint beside it. The error is that
 // of a log that could not be read; what is wrong with one that could is in the
-// report. An agent may write to the log meanwhile.
+// report. An agent may write to the log meanwhile. A log whose first segments
+// were removed, because they are sealed, is VerifyLog's business.
 func Verify(dir string, key PublicKey) (*Report, error) {
-	v := &verifier{report: &Report{Dir: dir, Key: key}}
+	return verifySpool(dir, key, func() (uint64, error) { return 0, nil })
+}
+
+// verifySpool is Verify with sealed, which returns the number of the last event
+// that is sealed: up to there segments may be gone. It is asked after they were
+// listed, since an agent removes what it has sealed before.
+func verifySpool(dir string, key PublicKey, sealed func() (uint64, error)) (*Report, error) {
+	v := &verifier{report: &Report{Dir: dir, Key: key}, sealed: sealed}
 	// The checkpoint first: the log is at least as long as it was then.
 	note, err := os.ReadFile(filepath.Join(dir, CheckpointFile))
 	missing := errors.Is(err, os.ErrNotExist)
@@ -94,6 +102,7 @@ type verifier struct {
 	report *Report
 	pos    Position // up to here the log is right
 	found  bool     // the checkpoint's position was met
+	sealed func() (uint64, error)
 }
 
 // segment checks segment n. Damage is returned as a *DamageError.
@@ -143,12 +152,18 @@ func (v *verifier) begin(h Header, n uint64) error {
 	wrong := func(why string) error { return &DamageError{Segment: n, Seq: v.pos.Seq + 1, Why: why} }
 	first := v.report.Segments == 0
 	if first && n != 1 {
-		return wrong("the segments before this one are missing")
+		sealed, err := v.sealed()
+		if err != nil {
+			return err
+		}
+		if sealed == 0 || h.First > sealed+1 {
+			return wrong("the segments before this one are missing, and not all of their events are in the sealed log")
+		}
 	}
 	if why := linkProblem(h, n, v.pos, v.pos.Segment); why != "" {
 		return wrong(why)
 	}
-	if first && (h.Prev != Chain{} || h.First != 1 || h.Cause != CauseFirst) {
+	if first && n == 1 && (h.Prev != Chain{} || h.First != 1 || h.Cause != CauseFirst) {
 		return wrong("the header is not that of a log's first segment")
 	}
 	if !first && h.Cause == CauseFirst {
