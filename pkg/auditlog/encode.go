@@ -73,13 +73,13 @@ func AppendEventBody(dst []byte, ev *Event) ([]byte, error) {
 			return dst, err
 		}
 	}
-	if ev.Completeness != nil {
-		if dst, err = appendRare(append(dst, `,"completeness":`...), ev.Completeness); err != nil {
+	if ev.Retention != nil {
+		if dst, err = appendRare(append(dst, `,"retention":`...), ev.Retention); err != nil {
 			return dst, err
 		}
 	}
-	if ev.Retention != nil {
-		if dst, err = appendRare(append(dst, `,"retention":`...), ev.Retention); err != nil {
+	if ev.Completeness != nil {
+		if dst, err = appendRare(append(dst, `,"completeness":`...), ev.Completeness); err != nil {
 			return dst, err
 		}
 	}
