@@ -17,7 +17,7 @@ func auditAccountCommand() *cli.Command {
 		Name:  "account",
 		Usage: "the kernel's counters of connections against the flows in the log, recorded now",
 		Description: "Asks the running agent (root). Every connection that the kernel handed over has one flow in the log or a cause why\n" +
-			"it has none. Exits 4 when there is one without. The agent records the same every hour and when it stops.",
+			"it has none. Exits 4 when there is one without. The agent records the same every ten minutes, when it stops, and when something is missing.",
 		Flags:  []cli.Flag{outputFlag()},
 		Action: auditAccount,
 	}

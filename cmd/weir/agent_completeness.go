@@ -36,8 +36,8 @@ func (a *agent) startLedger(ctx context.Context) error {
 	}
 	start := completeness.Start{Base: kernelFlows(a.redirect.FlowBase()), Counting: a.redirect.FlowsSince(), Run: a.redirect.Generation(), Backends: a.backendNames()}
 	a.ledger.Begin(kernel, start)
-	log := a.audit.Status()
-	before, err := a.ledger.Before(ctx, log.Dir, log.Seq)
+	log := completeness.Log{StateDir: a.cfg.StateDir, Key: a.audit.PublicKey(), Through: a.audit.Status().Seq}
+	before, err := a.ledger.Before(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,8 @@ func (a *agent) startLedger(ctx context.Context) error {
 		return err
 	}
 	a.run("account of connections", func(ctx context.Context) error {
-		a.ledger.Run(ctx, func(err error) {
+		differs := func(why string) { a.log.Error("connections are missing in the audit log", "why", why) }
+		a.ledger.Run(ctx, differs, func(err error) {
 			a.log.Error("the account of connections could not be kept", "error", err)
 		})
 		return nil

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -22,11 +23,10 @@ type tail struct {
 }
 
 // Before is the account of the time before this run: what the kernel has counted since
-// the last account, against the flows that the log has behind it. spool is the folder of
-// the log, through the seq of its last event before any flow of this run. It reads the
-// newest segments only, back to that account: accounts are hourly.
-func (l *Ledger) Before(ctx context.Context, spool string, through uint64) (*auditlog.Completeness, error) {
-	t, err := readTail(ctx, spool, through)
+// the last account, against the flows that the log has behind it. It reads the end of the
+// log only, back to that account: there is one for every ten minutes.
+func (l *Ledger) Before(ctx context.Context, log Log) (*auditlog.Completeness, error) {
+	t, err := log.tail(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -90,72 +90,137 @@ func (l *Ledger) Before(ctx context.Context, spool string, through uint64) (*aud
 	return out, nil
 }
 
-// readTail reads segments from the newest back to the one with the last account.
-func readTail(ctx context.Context, spool string, through uint64) (*tail, error) {
+// Log is where the log is.
+type Log struct {
+	StateDir string
+	Key      auditlog.PublicKey
+	Through  uint64 // seq of the last event before any flow of this run
+}
+
+// tail reads the spool's segments from the newest back to the one with the last account,
+// and where that was removed from there already, the sealed log.
+func (log Log) tail(ctx context.Context) (*tail, error) {
+	spool := auditlog.SpoolDir(log.StateDir)
 	segments, err := auditlog.Segments(spool)
 	if err != nil {
 		return nil, err
 	}
-	t := &tail{flows: make(map[string]*counts)}
+	t, first := &tail{flows: make(map[string]*counts)}, log.Through+1
 	for _, n := range slices.Backward(segments) {
-		one, err := readSegment(ctx, spool, n, through)
+		one, begins, err := readSegment(ctx, spool, n, log.Through)
+		if errors.Is(err, fs.ErrNotExist) {
+			break // it was sealed, and removed since it was listed
+		}
 		if err != nil {
 			return nil, err
 		}
-		t.damaged = t.damaged || one.damaged
-		for name, c := range one.flows {
-			sum := t.flows[name]
-			if sum == nil {
-				sum = new(counts)
-				t.flows[name] = sum
-			}
-			sum.opened += c.opened
-			sum.refused += c.refused
-			sum.early += c.early
+		if t.behind(one) {
+			return t, nil
 		}
-		if one.last != nil {
-			t.last = one.last
-			break
-		}
+		first = min(first, begins)
 	}
-	return t, nil
+	return t, log.sealedTail(ctx, t, first)
+}
+
+// window is how many events of the sealed log are read at a time, which are at most so
+// many times auditlog.MaxPayload, one after the other.
+const window = 4096
+
+// sealedTail goes on in the sealed log with what comes before the event first.
+func (log Log) sealedTail(ctx context.Context, t *tail, first uint64) error {
+	tiles, err := auditlog.OpenTiles(auditlog.TilesDir(log.StateDir), log.Key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was ever sealed
+	}
+	if err != nil {
+		t.damaged = true
+		return nil
+	}
+	for to := tiles.Head().Size; to > 0; {
+		from := to - min(to, window)
+		one := &tail{flows: make(map[string]*counts)}
+		for e, err := range tiles.Entries(from, to) {
+			var removed *auditlog.RemovedError
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case errors.As(err, &removed):
+				return nil // older than what is kept
+			case err != nil:
+				t.damaged = true
+				return nil
+			case e.Seq < first:
+				one.read(e.Payload)
+			}
+		}
+		if t.behind(one) {
+			return nil
+		}
+		to = from
+	}
+	return nil
+}
+
+// behind adds a part that comes right before t; true when the last account was in it.
+func (t *tail) behind(one *tail) bool {
+	t.damaged = t.damaged || one.damaged
+	for name, c := range one.flows {
+		sum := t.flows[name]
+		if sum == nil {
+			sum = new(counts)
+			t.flows[name] = sum
+		}
+		sum.opened += c.opened
+		sum.refused += c.refused
+		sum.early += c.early
+	}
+	t.last = one.last
+	return t.last != nil
 }
 
 // ofInterest begins every payload that readSegment decodes. A text in an event cannot hold
 // these bytes: its quotes are escaped.
 var ofInterest = [][]byte{[]byte(`,"kind":"flow.`), []byte(`,"kind":"completeness"`)}
 
-func readSegment(ctx context.Context, spool string, n, through uint64) (*tail, error) {
+// readSegment also returns the seq of the segment's first event.
+func readSegment(ctx context.Context, spool string, n, through uint64) (*tail, uint64, error) {
 	r, err := auditlog.OpenDirSegment(spool, n)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer r.Close()
-	t := &tail{flows: make(map[string]*counts)}
+	t, first := &tail{flows: make(map[string]*counts)}, r.Header().First
 	for ctx.Err() == nil {
 		rec, err := r.Next()
 		var damage *auditlog.DamageError
 		switch {
 		case errors.As(err, &damage):
 			t.damaged = true
-			return t, nil
+			return t, first, nil
 		case err == io.EOF:
-			return t, nil
+			return t, first, nil
 		case err != nil:
-			return nil, err
+			return nil, 0, err
 		case rec.End.Segment > n, rec.Seq > through:
-			return t, nil
+			return t, first, nil
 		}
-		if rec.Kind == auditlog.RecordEvent && (bytes.Contains(rec.Payload, ofInterest[0]) || bytes.Contains(rec.Payload, ofInterest[1])) {
-			var ev auditlog.Event
-			if err := json.Unmarshal(rec.Payload, &ev); err != nil {
-				t.damaged = true
-				continue
-			}
-			t.observe(&ev)
+		if rec.Kind == auditlog.RecordEvent {
+			t.read(rec.Payload)
 		}
 	}
-	return nil, context.Cause(ctx)
+	return nil, 0, context.Cause(ctx)
+}
+
+func (t *tail) read(payload []byte) {
+	if !bytes.Contains(payload, ofInterest[0]) && !bytes.Contains(payload, ofInterest[1]) {
+		return
+	}
+	var ev auditlog.Event
+	if err := json.Unmarshal(payload, &ev); err != nil {
+		t.damaged = true
+		return
+	}
+	t.observe(&ev)
 }
 
 func (t *tail) observe(ev *auditlog.Event) {
@@ -180,31 +245,48 @@ func (t *tail) observe(ev *auditlog.Event) {
 	}
 }
 
-// Every is how often the agent records its account.
-const Every = time.Hour
+// Every is how often the agent records its account. An agent that starts reads the log
+// back to the last account, so this bounds how far.
+const Every = 10 * time.Minute
 
-// lookEvery is how often it looks in between, so that what waits is told from what is
-// missing.
+// lookEvery is how often it looks in between: so what waits is told from what is missing,
+// and what is missing is recorded at once.
 const lookEvery = 10 * time.Second
 
-// Run looks at the account until ctx ends, and records it every hour. What fails is told
-// to failed, and tried again.
-func (l *Ledger) Run(ctx context.Context, failed func(error)) {
-	look, hourly := time.NewTicker(lookEvery), time.NewTicker(Every)
+// Run looks at the account until ctx ends, and records it every ten minutes and when
+// what it does not explain is another than in the one before. That is told to differs,
+// what fails to failed, and tried again.
+func (l *Ledger) Run(ctx context.Context, differs func(why string), failed func(error)) {
+	look, regular := time.NewTicker(lookEvery), time.NewTicker(Every)
 	defer look.Stop()
-	defer hourly.Stop()
+	defer regular.Stop()
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
-			_, err = l.Account(auditlog.ScopeRun)
-		case <-hourly.C:
+			err = l.look(ctx, differs)
+		case <-regular.C:
 			_, err = l.Record(ctx, auditlog.ScopeRun)
 		}
 		if err != nil && ctx.Err() == nil {
 			failed(err)
 		}
 	}
+}
+
+// look records an account that differs otherwise than the last.
+func (l *Ledger) look(ctx context.Context, differs func(why string)) error {
+	c, err := l.Account(auditlog.ScopeRun)
+	if err != nil || Why(c) == l.Said() {
+		return err
+	}
+	if c, err = l.Record(ctx, auditlog.ScopeRun); err != nil {
+		return err
+	}
+	if why := Why(c); why != "" {
+		differs(why)
+	}
+	return nil
 }

@@ -319,8 +319,11 @@ func TestUnreadNotesAreCounted(t *testing.T) {
 	if g.FlowsSince() != stop.Counting.Local() && !g.FlowsSince().Equal(stop.Counting) {
 		t.Errorf("counting since %v, before that since %v", g.FlowsSince(), stop.Counting)
 	}
-	spool := t.TempDir() // an empty log: what the last account said is known from nowhere
-	before, err := g.ledger.Before(t.Context(), spool, 0)
+	dir := t.TempDir() // an empty log: what the last account said is known from nowhere
+	if err := os.MkdirAll(auditlog.SpoolDir(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before, err := g.ledger.Before(t.Context(), Log{StateDir: dir})
 	if err != nil || before.Problem == "" {
 		t.Errorf("%+v, %v", before, err)
 	}

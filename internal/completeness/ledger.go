@@ -30,6 +30,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirproxy/weir/pkg/auditlog"
@@ -76,6 +77,8 @@ type Ledger struct {
 	// flows before the account in the log are those that it has counted, so that an agent
 	// that starts after a crash can go on from it.
 	cut sync.RWMutex
+
+	said atomic.Pointer[string]
 
 	reading sync.Mutex // one account at a time; guards waits
 	waits   map[string]*wait
@@ -166,7 +169,19 @@ func (l *Ledger) Record(ctx context.Context, scope string) (*auditlog.Completene
 	if err != nil {
 		return nil, err
 	}
-	return c, l.config.Record.Append(ctx, true, Event(c))
+	if err := l.config.Record.Append(ctx, true, Event(c)); err != nil {
+		return nil, err
+	}
+	l.said.Store(new(Why(c)))
+	return c, nil
+}
+
+// Said is what the last account of this run that was recorded did not explain.
+func (l *Ledger) Said() string {
+	if s := l.said.Load(); s != nil {
+		return *s
+	}
+	return ""
 }
 
 // clientClosed is flow.ReasonClientClosed.
