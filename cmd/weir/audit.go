@@ -59,6 +59,7 @@ func auditCommand() *cli.Command {
 				Action: auditVerify,
 			},
 			auditAccountCommand(),
+			auditCompareCommand(),
 		},
 	}
 }

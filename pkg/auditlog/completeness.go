@@ -109,3 +109,11 @@ func (k KernelFlows) Minus(before KernelFlows) (KernelFlows, bool) {
 	}
 	return k, ok
 }
+
+func (k KernelFlows) plus(o KernelFlows) KernelFlows {
+	return KernelFlows{
+		Redirected: k.Redirected + o.Redirected, HandedOver: k.HandedOver + o.HandedOver, Unclaimed: k.Unclaimed + o.Unclaimed, Abandoned: k.Abandoned + o.Abandoned,
+		Unpublished: k.Unpublished + o.Unpublished, AcceptStorage: k.AcceptStorage + o.AcceptStorage, DeniedFull: k.DeniedFull + o.DeniedFull,
+		DeniedStorage: k.DeniedStorage + o.DeniedStorage, DeniedUnready: k.DeniedUnready + o.DeniedUnready, UDPDenied: k.UDPDenied + o.UDPDenied,
+	}
+}

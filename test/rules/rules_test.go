@@ -162,7 +162,7 @@ var directions = map[string][]string{
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
 	"internal/completeness":    {"pkg/auditlog"},
-	"internal/compare":         {"pkg/auditlog"},
+	"internal/pglog":           {"pkg/auditlog"},
 	"internal/config":          {"internal/flow", "internal/strictyaml"},
 	"internal/control":         {"internal/session"},
 	"internal/doctor":          {"internal/flow"},
