@@ -322,22 +322,11 @@ func (m *comparison) unmatched(s *session, e *Entry) {
 				break
 			}
 		}
+	case m.own(e):
+		return
 	case m.Excepted != nil && m.Excepted(e):
 		m.out.Excepted++
 		return
-	case e.Application == OwnApplication:
-		// The name alone proves nothing: anybody can give it.
-		switch m.Own(e) {
-		case Lookup:
-			m.out.Catalogue++
-			return
-		case Preview:
-			m.out.Previews++
-			if len(m.out.PreviewTexts) < maxExamples {
-				m.out.PreviewTexts = append(m.out.PreviewTexts, shortened(e.Text))
-			}
-			return
-		}
 	}
 	so := &m.out.ServerOnly
 	so.Statements++
@@ -357,6 +346,25 @@ func (m *comparison) unmatched(s *session, e *Entry) {
 		}
 		so.Examples = append(so.Examples, x)
 	}
+}
+
+// own counts what is Weir's own. The name alone proves nothing: anybody can give it.
+func (m *comparison) own(e *Entry) bool {
+	if e.Application != OwnApplication {
+		return false
+	}
+	switch m.Own(e) {
+	case Lookup:
+		m.out.Catalogue++
+	case Preview:
+		m.out.Previews++
+		if len(m.out.PreviewTexts) < maxExamples {
+			m.out.PreviewTexts = append(m.out.PreviewTexts, shortened(e.Text))
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 func client(e *Entry) string {

@@ -21,6 +21,7 @@ import (
 	"github.com/weirproxy/weir/internal/testkit/host"
 	"github.com/weirproxy/weir/internal/testkit/postgres"
 	"github.com/weirproxy/weir/internal/testkit/world"
+	"github.com/weirproxy/weir/pkg/auditlog"
 )
 
 var w *world.World // set by TestMain before any test runs
@@ -255,7 +256,7 @@ func TestCompare(t *testing.T) {
 
 	// Now past Weir, once under an innocent name and once under Weir's own.
 	past(t, "psql", "SELECT card_number FROM shop.payments")
-	past(t, "weir:catalogue", "SELECT holder FROM shop.payments")
+	past(t, "weir:catalogue", "SELECT amount FROM shop.payments")
 	mark = fmt.Sprintf("past at %d", time.Now().UnixNano())
 	past(t, "weir:01J00000000000000000000000 x", "SELECT '"+mark+"'")
 	logged(t, mark)
@@ -276,6 +277,87 @@ func TestCompare(t *testing.T) {
 		t.Errorf("exit %d: %s", code, text)
 	}
 	t.Log("\n" + text)
+}
+
+// accounts are the completeness events since from.
+func accounts(t *testing.T, from string) (list []auditlog.Completeness) {
+	t.Helper()
+	events, err := w.Node.Events(t.Context(), "--kind", "completeness", "--from", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ev := range events {
+		b, err := json.Marshal(ev["completeness"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c auditlog.Completeness
+		if err := json.Unmarshal(b, &c); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// TestAccounts: the agent's account of its connections holds over its end, and over
+// being killed.
+func TestAccounts(t *testing.T) {
+	const rounds = 5
+	connect := func() {
+		for range rounds {
+			if out, code := as(t, "ann", "", "psql", psql("-Atc", "SELECT 1")...); code != 0 {
+				t.Fatalf("exit %d: %s", code, out)
+			}
+		}
+	}
+	from := time.Now().UTC()
+	stamp := from.Format(time.RFC3339Nano)
+	sum := func() *auditlog.CompletenessSummary {
+		s := auditlog.NewCompletenessSum(from, time.Now().Add(time.Second))
+		for _, c := range accounts(t, "2020-01-01") {
+			s.Add(&c)
+		}
+		return s.Summary()
+	}
+	if out, code := finish(t, w.Node.Weir(t.Context(), "audit", "account")); code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	from = time.Now().UTC()
+	connect()
+	out, code := finish(t, w.Node.Weir(t.Context(), "audit", "account"))
+	if code != 0 || !strings.Contains(out, "shop") {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	if out, code := finish(t, w.Node.Weir(t.Context(), "status")); code != 0 || !strings.Contains(out, " opened, ") || strings.Contains(out, "MISSING") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	if s := sum(); !s.Complete() || len(s.Backends) != 1 || s.Backends[0].Opened != rounds || s.Backends[0].Kernel.HandedOver != rounds {
+		t.Errorf("%+v", s)
+	}
+	connect()
+	w.Node.Kill() // behind the last account: what is open there the next run closes
+	if err := w.Node.StartAgent(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	connect()
+	w.Node.Terminate()
+	if err := w.Node.StartAgent(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var scopes []string
+	for _, c := range accounts(t, stamp) {
+		scopes = append(scopes, c.Scope)
+		if !c.Complete() {
+			t.Errorf("%+v", c)
+		}
+	}
+	if want := []string{"run", "run", "before", "stop", "before"}; !slices.Equal(scopes, want) {
+		t.Errorf("%v, not %v", scopes, want)
+	}
+	if s := sum(); !s.Complete() || len(s.Backends) != 1 || s.Backends[0].Opened != 3*rounds || s.Backends[0].Kernel.HandedOver != 3*rounds || s.Backends[0].AgentLost != 0 || s.Runs != 2 {
+		t.Errorf("%+v", s)
+	}
 }
 
 var requestID = regexp.MustCompile(`request ([0-9A-Z]{26})`)
