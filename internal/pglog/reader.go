@@ -44,7 +44,8 @@ type Counts struct {
 	Statements uint64 `json:"statements"`
 	// Foreign lines do not begin with the prefix: other programs write to stderr too.
 	Foreign    uint64 `json:"foreign,omitempty"`
-	Unreadable uint64 `json:"unreadable"` // records that could not be read
+	Unreadable uint64 `json:"unreadable"`                 // records that could not be read
+	Unfinished int    `json:"unfinished_bytes,omitempty"` // of a line at the end: a write under way
 	// FirstUnreadable says where the first of them is, and why.
 	FirstUnreadable string `json:"first_unreadable,omitempty"`
 }
@@ -92,8 +93,9 @@ func (s *Source) Next() (*Entry, error) {
 			s.counts.Foreign++
 			continue
 		}
-		if !ok && s.index == len(s.Files)-1 && s.lines.unfinished {
-			continue // the server is writing it
+		if !ok && s.index == len(s.Files)-1 && s.lines.unfinished && bytes.IndexByte(rec, '\n') < 0 {
+			s.counts.Unfinished = len(rec) // the server is writing it
+			continue
 		}
 		if !ok {
 			s.unreadable("it is not of the form that was expected: " + strconv.Quote(string(rec[:min(len(rec), 80)])))
