@@ -69,6 +69,12 @@ func (m *memory) Append(_ context.Context, _ bool, events ...*auditlog.Event) er
 	return nil
 }
 
+func (m *memory) last() *auditlog.Event {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.events[len(m.events)-1]
+}
+
 // rig is the real hooks, an agent that records every connection as a flow, and a clock.
 type rig struct {
 	*redirect.Redirector
@@ -264,6 +270,16 @@ func TestMissingFlowIsFound(t *testing.T) {
 	g.serve.Store(&lost)
 	g.clients(t, 1, 1)
 	testkit.Eventually(t, "both are missing", func() bool { return g.account(t, auditlog.ScopeRun).Difference == 2 })
+	// That is recorded when it is seen, once.
+	told := 0
+	for range 3 {
+		if err := g.ledger.look(t.Context(), func(string) { told++ }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ev := g.log.last(); told != 1 || ev.Kind != auditlog.CompletenessEvent || ev.Completeness.Complete() || ev.Reason == "" || ev.Reason != g.ledger.Said() {
+		t.Errorf("told %d times; the log has %+v", told, ev)
+	}
 	g.close()
 	b := g.account(t, auditlog.ScopeStop)
 	if b.Difference != 2 || b.Opened+b.Refused != 2 || b.Kernel.HandedOver != 4 {
