@@ -71,7 +71,7 @@ func (s *Spool) appendCheckpoint(buf []byte, at auditlog.Position, final bool) (
 func (s *Spool) writeCheckpoint(pos auditlog.Position, final bool) error {
 	note := s.signer.sign(auditlog.Checkpoint{Position: pos, Time: s.Now(), Closed: final})
 	path := filepath.Join(s.dir, auditlog.CheckpointFile)
-	if err := s.writeWhole(path, note); err != nil {
+	if err := WriteWhole(s.FS, path, note); err != nil {
 		return fmt.Errorf("write the checkpoint: %w", err)
 	}
 	if final {
@@ -80,9 +80,10 @@ func (s *Spool) writeCheckpoint(pos auditlog.Position, final bool) error {
 	return nil
 }
 
-// writeWhole replaces a file in one step.
-func (s *Spool) writeWhole(path string, b []byte) error {
-	f, err := s.FS.Create(path + tempSuffix)
+// WriteWhole replaces a file in one step: after any end the old bytes stand there
+// or the new ones, whole. The name is on disk after SyncDir.
+func WriteWhole(fs FS, path string, b []byte) error {
+	f, err := fs.Create(path + tempSuffix)
 	if err != nil {
 		return err
 	}
@@ -99,5 +100,5 @@ func (s *Spool) writeWhole(path string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	return s.FS.Rename(path+tempSuffix, path)
+	return fs.Rename(path+tempSuffix, path)
 }

@@ -3,6 +3,3 @@ package audit
 // Attend and Checkpoint are what the keeper does at every tick.
 func (s *Spool) Attend()           { s.attend() }
 func (s *Spool) Checkpoint() error { return s.checkpoint(false) }
-
-// RealFS is the file system that faults are put in the way of.
-var RealFS FS = osFS{}

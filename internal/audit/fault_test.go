@@ -227,7 +227,7 @@ func TestFaults(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			fs := &faultFS{FS: audit.RealFS, op: tt.op, file: tt.file, when: tt.when}
+			fs := &faultFS{FS: audit.RealFS(), op: tt.op, file: tt.file, when: tt.when}
 			s := open(t, audit.Config{StateDir: dir, FS: fs, SegmentBytes: tt.segment})
 			add(t, s, flowOpen("F1"), intent("F1", "A1"))
 			fs.arm(true)
@@ -276,7 +276,7 @@ func TestProbeFails(t *testing.T) {
 	for _, op := range []string{"truncate", "create", "write", "sync", "rename", "syncdir"} {
 		t.Run(op, func(t *testing.T) {
 			dir := t.TempDir()
-			fs := &faultFS{FS: audit.RealFS, op: "write", file: "segment", when: short}
+			fs := &faultFS{FS: audit.RealFS(), op: "write", file: "segment", when: short}
 			s := open(t, audit.Config{StateDir: dir, FS: fs})
 			add(t, s, flowOpen("F1"))
 			fs.arm(true)
@@ -308,7 +308,7 @@ func TestProbeFails(t *testing.T) {
 // TestCloseBroken says so when the end of the log could not be signed.
 func TestCloseBroken(t *testing.T) {
 	dir := t.TempDir()
-	fs := &faultFS{FS: audit.RealFS, op: "write", file: "segment", when: before}
+	fs := &faultFS{FS: audit.RealFS(), op: "write", file: "segment", when: before}
 	s := open(t, audit.Config{StateDir: dir, FS: fs})
 	fs.arm(true)
 	if err := s.Append(context.Background(), false, flowOpen("F1")); err == nil {
@@ -327,7 +327,7 @@ func TestCloseBroken(t *testing.T) {
 // keeper recovers: whatever was acknowledged is in the log, once.
 func TestFaultsUnderLoad(t *testing.T) {
 	dir := t.TempDir()
-	fs := &faultFS{FS: audit.RealFS, op: "write", file: "segment", when: short}
+	fs := &faultFS{FS: audit.RealFS(), op: "write", file: "segment", when: short}
 	s := open(t, audit.Config{StateDir: dir, FS: fs, SegmentBytes: 32 << 10})
 	var mu sync.Mutex
 	acked := make(map[string]bool)

@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// FS is what the spool does to the disk. Fault tests put errors in its way; the
+// FS is what the spool and the sealer do to the disk. Fault tests put errors in its way; the
 // zero Config uses the real one. Reading is not part of it.
 type FS interface {
 	// Create makes or empties a file for appending, mode 0600.
@@ -25,6 +25,9 @@ type File interface {
 	Sync() error // returns when all that was written is on disk
 	Close() error
 }
+
+// RealFS is the real file system.
+func RealFS() FS { return osFS{} }
 
 type osFS struct{}
 

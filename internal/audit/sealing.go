@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/pkg/auditlog"
@@ -26,14 +25,12 @@ func (s *Spool) Sync() (auditlog.Position, error) {
 	return pos, s.sync(at)
 }
 
-// SignTreeHead signs the text of a head of the sealed log, under the name that
-// the log's key has there. It signs no other text: what it signed must not pass
-// for a checkpoint of the spool.
-func (s *Spool) SignTreeHead(text []byte) ([]byte, error) {
-	if name := s.signer.public.ForTiles().Name; !strings.HasPrefix(string(text), name+"\n") {
-		return nil, fmt.Errorf("this is no head of the log %s", name)
-	}
-	return ed25519.Sign(s.signer.private, text), nil
+// SignTreeHead makes the signed note of a head of the sealed log, under the name
+// that the log's key has there: it does not pass for a checkpoint of the spool.
+func (s *Spool) SignTreeHead(size uint64, root auditlog.Hash) []byte {
+	key := s.signer.public.ForTiles()
+	text := auditlog.TreeHead{Origin: key.Name, Size: size, Root: root}.Text()
+	return append(text, auditlog.FormatSignature(key, ed25519.Sign(s.signer.private, text))...)
 }
 
 // Remove removes segments, the oldest first, that end before sealed, and that end

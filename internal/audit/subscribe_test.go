@@ -18,7 +18,7 @@ import (
 func TestSubscribe(t *testing.T) {
 	const appenders, rounds = 8, 300
 	dir := t.TempDir()
-	fs := &faultFS{FS: audit.RealFS, op: "write", file: "segment", when: after}
+	fs := &faultFS{FS: audit.RealFS(), op: "write", file: "segment", when: after}
 	s := open(t, audit.Config{StateDir: dir, FS: fs, SegmentBytes: 32 << 10})
 	add(t, s, flowOpen("EARLY"), flowOpen("EARLY2"))
 	start := auditlog.Position{}

@@ -70,7 +70,7 @@ func KeptHeads(stateDir string, key PublicKey) iter.Seq2[TreeHead, error] {
 // behind it; the size of the log when there is none.
 func (t *Tiles) Find(seq uint64) (uint64, error) {
 	var failed error
-	bundles := int((t.head.Size + tileWidth - 1) / tileWidth)
+	bundles := int((t.head.Size + TileWidth - 1) / TileWidth)
 	n := sort.Search(bundles, func(n int) bool {
 		list, _, err := t.bundle(uint64(n))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -92,7 +92,7 @@ func (t *Tiles) Find(seq uint64) (uint64, error) {
 	}
 	for i, leaf := range list {
 		if got, ok := seqOf(leaf); ok && got >= seq {
-			return uint64(n)*tileWidth + uint64(i), nil
+			return uint64(n)*TileWidth + uint64(i), nil
 		}
 	}
 	return t.head.Size, nil
@@ -274,7 +274,7 @@ func (v *sealedVerifier) entries() error {
 		switch {
 		case errors.As(err, &gone):
 			if gone.To == v.tiles.head.Size {
-				return &SealedError{File: "tile/entries", Index: gone.From, Why: "the newest events are missing"}
+				return &SealedError{File: "tile/entries", Index: (gone.To - 1) / TileWidth * TileWidth, Why: "the newest events are missing"}
 			}
 			if err := v.removed(gone); err != nil {
 				return err
@@ -338,14 +338,16 @@ func (v *sealedVerifier) removed(gone *RemovedError) error {
 		v.report.Removed = append(v.report.Removed, IndexRange(*gone))
 	}
 	for i := gone.From; i < gone.To; {
-		list, err := v.tiles.hashes(0, i/tileWidth)
+		list, err := v.tiles.Hashes(0, i/TileWidth)
 		if err != nil {
 			return err
 		}
-		for ; i < gone.To && i/tileWidth*tileWidth+uint64(len(list)) > i; i++ {
-			if err := v.add(list[i%tileWidth]); err != nil || v.report.Wrong != nil {
+		list = list[i%TileWidth:]
+		for _, h := range list[:min(uint64(len(list)), gone.To-i)] {
+			if err := v.add(h); err != nil || v.report.Wrong != nil {
 				return err
 			}
+			i++
 		}
 	}
 	return nil
@@ -360,7 +362,7 @@ func (v *sealedVerifier) add(leaf Hash) error {
 			v.levels = append(v.levels, nil)
 		}
 		v.levels[level] = append(v.levels[level], h)
-		if len(v.levels[level]) < tileWidth {
+		if len(v.levels[level]) < TileWidth {
 			break
 		}
 		var err error
@@ -374,15 +376,15 @@ func (v *sealedVerifier) add(leaf Hash) error {
 
 // tile compares the tile at hand of a level with the file, and empties it.
 func (v *sealedVerifier) tile(level int) (Hash, error) {
-	n := (v.sum.Size()>>(tileHeight*level) - 1) / tileWidth
-	list, err := v.tiles.hashes(level, n)
+	n := (v.sum.Size()>>(tileHeight*level) - 1) / TileWidth
+	list, err := v.tiles.Hashes(level, n)
 	if err != nil {
 		return Hash{}, err
 	}
 	var sum TreeHash
 	for i, h := range v.levels[level] {
 		if list[i] != h {
-			return Hash{}, &SealedError{File: tilePath(fmt.Sprint(level), n, len(list)), Index: (n*tileWidth + uint64(i)) << (tileHeight * level),
+			return Hash{}, &SealedError{File: tilePath(fmt.Sprint(level), n, len(list)), Index: (n*TileWidth + uint64(i)) << (tileHeight * level),
 				Why: "the tile does not hold the hashes of what is below it"}
 		}
 		sum.Add(h)

@@ -25,9 +25,9 @@ import (
 //	log/tiles/tile/entries/...     the leaves, 256 in a bundle
 //	log/tiles/long/HEX             events too long for a bundle, by their SHA-256
 const (
-	tileWidth  = 256
+	TileWidth  = 256
 	tileHeight = 8
-	maxBundle  = tileWidth * (2 + MaxLeaf)
+	maxBundle  = TileWidth * (2 + MaxLeaf)
 	// maxHead bounds a checkpoint with the signatures of its witnesses, bytes.
 	maxHead = 64 << 10
 )
@@ -45,7 +45,8 @@ const (
 // ForTiles is the key under the name that the sealed log's checkpoints are signed
 // with.
 func (k PublicKey) ForTiles() PublicKey {
-	return PublicKey{Name: strings.TrimSuffix(k.Name, spoolName) + tilesName, Key: k.Key}
+	name := strings.TrimSuffix(strings.TrimSuffix(k.Name, tilesName), spoolName)
+	return PublicKey{Name: name + tilesName, Key: k.Key}
 }
 
 // TreeHead is a signed statement of how many leaves the sealed log has, and of
@@ -55,6 +56,11 @@ type TreeHead struct {
 	Size   uint64
 	Root   Hash
 	Note   []byte // the signed note, with the signatures of witnesses
+}
+
+// Text is the part of a head that is signed (C2SP tlog-checkpoint.md).
+func (h TreeHead) Text() []byte {
+	return fmt.Appendf(nil, "%s\n%d\n%s\n", h.Origin, h.Size, base64.StdEncoding.EncodeToString(h.Root[:]))
 }
 
 // ParseTreeHead reads a signed note with a tree head; one of its signatures must
@@ -127,10 +133,6 @@ func OpenTiles(dir string, key PublicKey) (*Tiles, error) {
 	return &Tiles{dir: dir, head: head}, nil
 }
 
-// UnsignedTiles is the log in dir as its writer knows it, before a checkpoint of
-// it is signed. Nothing of head is checked.
-func UnsignedTiles(dir string, head TreeHead) *Tiles { return &Tiles{dir: dir, head: head} }
-
 // At is the log as an earlier or another checkpoint of it states it. It is not
 // checked that one continues the other.
 func (t *Tiles) At(head TreeHead) *Tiles { return &Tiles{dir: t.dir, head: head} }
@@ -158,14 +160,14 @@ func (e *RemovedError) Error() string {
 }
 
 // tilePath is the path of a tile, below the directory of the log. level is a
-// number or "entries"; width is below tileWidth for a partial one.
+// number or "entries"; width is below TileWidth for a partial one.
 func tilePath(level string, n uint64, width int) string {
 	name := fmt.Sprintf("%03d", n%1000)
 	for n /= 1000; n > 0; n /= 1000 {
 		name = fmt.Sprintf("x%03d", n%1000) + "/" + name
 	}
 	p := "tile/" + level + "/" + name
-	if width < tileWidth {
+	if width < TileWidth {
 		p += ".p/" + strconv.Itoa(width)
 	}
 	return p
@@ -174,10 +176,10 @@ func tilePath(level string, n uint64, width int) string {
 // width is how many hashes or leaves tile n has at a level of tiles.
 func (t *Tiles) width(level int, n uint64) int {
 	all := t.head.Size >> (tileHeight * level)
-	if n > all/tileWidth {
+	if n > all/TileWidth {
 		return 0
 	}
-	return int(min(all-n*tileWidth, tileWidth))
+	return int(min(all-n*TileWidth, TileWidth))
 }
 
 // readTile reads tile n, at least width of it: a partial tile goes when the full
@@ -185,8 +187,8 @@ func (t *Tiles) width(level int, n uint64) int {
 func (t *Tiles) readTile(level string, n uint64, width, limit int) (b []byte, file string, err error) {
 	file = tilePath(level, n, width)
 	b, err = readAtMost(filepath.Join(t.dir, file), limit)
-	if errors.Is(err, fs.ErrNotExist) && width < tileWidth {
-		file = tilePath(level, n, tileWidth)
+	if errors.Is(err, fs.ErrNotExist) && width < TileWidth {
+		file = tilePath(level, n, TileWidth)
 		b, err = readAtMost(filepath.Join(t.dir, file), limit)
 	}
 	return b, file, err
@@ -205,10 +207,11 @@ func readAtMost(path string, limit int) ([]byte, error) {
 	return b, err
 }
 
-// hashes returns the hashes of tile n at a level of tiles.
-func (t *Tiles) hashes(level int, n uint64) ([]Hash, error) {
+// Hashes returns the hashes of tile n at a level of tiles, as many as the
+// checkpoint covers.
+func (t *Tiles) Hashes(level int, n uint64) ([]Hash, error) {
 	width := t.width(level, n)
-	b, file, err := t.readTile(strconv.Itoa(level), n, width, tileWidth*sha256.Size)
+	b, file, err := t.readTile(strconv.Itoa(level), n, width, TileWidth*sha256.Size)
 	wrong := func(why string) error {
 		return &SealedError{File: file, Index: n << (tileHeight * (level + 1)), Why: why}
 	}
@@ -218,7 +221,7 @@ func (t *Tiles) hashes(level int, n uint64) ([]Hash, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the sealed log: %w", err)
 	}
-	if want := width * sha256.Size; width == 0 || len(b) != want && (file == tilePath(strconv.Itoa(level), n, width) || len(b) != tileWidth*sha256.Size) {
+	if want := width * sha256.Size; width == 0 || len(b) != want && (file == tilePath(strconv.Itoa(level), n, width) || len(b) != TileWidth*sha256.Size) {
 		return nil, wrong("the tile does not have the length that it should")
 	}
 	list := make([]Hash, width)
@@ -232,11 +235,11 @@ func (t *Tiles) hashes(level int, n uint64) ([]Hash, error) {
 func (t *Tiles) node(level int, index uint64) (Hash, error) {
 	tiles, within := level/tileHeight, level%tileHeight
 	first := index << within
-	list, err := t.hashes(tiles, first/tileWidth)
+	list, err := t.Hashes(tiles, first/TileWidth)
 	if err != nil {
 		return Hash{}, err
 	}
-	at := int(first % tileWidth)
+	at := int(first % TileWidth)
 	if at+1<<within > len(list) {
 		return Hash{}, fmt.Errorf("the sealed log has no full subtree %d at level %d", index, level)
 	}
@@ -303,9 +306,9 @@ func (t *Tiles) Entries(from, to uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		to = min(to, t.head.Size)
 		var gone *RemovedError
-		for n := from / tileWidth; n*tileWidth < to; n++ {
+		for n := from / TileWidth; n*TileWidth < to; n++ {
 			list, file, err := t.bundle(n)
-			lo, hi := max(from, n*tileWidth), min(to, (n+1)*tileWidth)
+			lo, hi := max(from, n*TileWidth), min(to, (n+1)*TileWidth)
 			if errors.Is(err, fs.ErrNotExist) {
 				if gone == nil {
 					gone = &RemovedError{From: lo}
@@ -321,15 +324,15 @@ func (t *Tiles) Entries(from, to uint64) iter.Seq2[Entry, error] {
 			}
 			var hashes []Hash
 			if err == nil {
-				hashes, err = t.hashes(0, n)
+				hashes, err = t.Hashes(0, n)
 			}
 			if err != nil {
 				yield(Entry{}, err)
 				return
 			}
 			for i := lo; i < hi; i++ {
-				e := Entry{Index: i, Leaf: list[i%tileWidth]}
-				if LeafHash(e.Leaf) != hashes[i%tileWidth] {
+				e := Entry{Index: i, Leaf: list[i%TileWidth]}
+				if LeafHash(e.Leaf) != hashes[i%TileWidth] {
 					err = &SealedError{File: file, Index: i, Why: "the event does not have the hash that the tree states"}
 				} else {
 					err = t.complete(&e)
@@ -361,8 +364,8 @@ func (t *Tiles) bundle(n uint64) ([][]byte, string, error) {
 		return nil, file, fmt.Errorf("read the sealed log: %w", err)
 	}
 	list, err := splitBundle(b)
-	if err != nil || len(list) != width && (file == tilePath("entries", n, width) || len(list) != tileWidth) {
-		return nil, file, &SealedError{File: file, Index: n * tileWidth, Why: "the bundle does not hold the entries that it should"}
+	if err != nil || len(list) != width && (file == tilePath("entries", n, width) || len(list) != TileWidth) {
+		return nil, file, &SealedError{File: file, Index: n * TileWidth, Why: "the bundle does not hold the entries that it should"}
 	}
 	return list[:width], file, nil
 }
@@ -370,9 +373,9 @@ func (t *Tiles) bundle(n uint64) ([][]byte, string, error) {
 // splitBundle reads an entry bundle: each entry behind its length in two bytes.
 func splitBundle(b []byte) ([][]byte, error) {
 	bad := errors.New("the bundle is malformed")
-	list := make([][]byte, 0, tileWidth)
+	list := make([][]byte, 0, TileWidth)
 	for len(b) > 0 {
-		if len(b) < 2 || len(list) == tileWidth {
+		if len(b) < 2 || len(list) == TileWidth {
 			return nil, bad
 		}
 		n := int(binary.BigEndian.Uint16(b))
@@ -417,9 +420,20 @@ func (t *Tiles) complete(e *Entry) error {
 	return nil
 }
 
-// BundleFile is the path of a full entry bundle, below the directory of the
-// sealed log.
-func BundleFile(n uint64) string { return tilePath("entries", n, tileWidth) }
+// TileFile is the path of tile n at a level of tiles, below the directory of the
+// sealed log; BundleFile that of an entry bundle. A width below TileWidth is that
+// of a partial one.
+func TileFile(level int, n uint64, width int) string {
+	return tilePath(strconv.Itoa(level), n, width)
+}
+
+func BundleFile(n uint64, width int) string { return tilePath("entries", n, width) }
+
+// AppendEntry appends a leaf to an entry bundle.
+func AppendEntry(bundle, leaf []byte) []byte {
+	bundle = binary.BigEndian.AppendUint16(bundle, uint16(len(leaf)))
+	return append(bundle, leaf...)
+}
 
 // LongFiles are the paths, below the directory of the sealed log, of the events
 // of bundle n that are too long for their leaf.
