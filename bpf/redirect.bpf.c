@@ -437,23 +437,43 @@ static __always_inline void hand_over(struct bpf_sock_ops *ops, struct bpf_sock 
 	bpf_sock_ops_cb_flags_set(ops, load(ops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
+#define SOL_SOCKET 1
+#define SO_PRIORITY 12
+
+static __always_inline int set_priority(struct bpf_sock_ops *ops, __u32 value)
+{
+	return bpf_setsockopt(ops, SOL_SOCKET, SO_PRIORITY, &value, sizeof(value));
+}
+
+/* unclaimed counts an accepted connection that ends with its note unread. The agent
+ * takes a note by deleting it; but of two that delete at once both may succeed, for
+ * the kernel looks before it locks. So what was counted is marked, under the socket's
+ * lock, and the agent looks for the mark after its delete, having waited for that lock. */
+static __always_inline void unclaimed(struct bpf_sock_ops *ops, struct bpf_sock *sk, struct weir_record *r)
+{
+	__u32 generation = r->generation, backend = r->backend;
+
+	if (set_priority(ops, WEIR_UNCLAIMED_PRIORITY))
+		return; /* the agent will find the note */
+	if (bpf_sk_storage_delete(&records_v1, sk)) {
+		set_priority(ops, 0); /* the agent has taken it this moment */
+		return;
+	}
+	count_flow(generation, backend, WEIR_FLOW_UNCLAIMED);
+}
+
 /* take_back removes the entry of a client that closed before it was accepted, and
- * the note of an accepted connection that nobody has taken: the agent takes a note by
- * deleting it, so that one of the two succeeds. */
+ * the note of an accepted connection that nobody has taken. */
 static __always_inline void take_back(struct bpf_sock_ops *ops, struct bpf_sock *sk)
 {
 	struct weir_record *r = bpf_sk_storage_get(&records_v1, sk, 0, 0);
 	struct weir_handover_key key = {};
 	struct weir_record *entry;
-	__u32 generation, backend;
 
 	if (!r)
 		return;
 	if (r->role == WEIR_ROLE_ACCEPTED) {
-		generation = r->generation;
-		backend = r->backend;
-		if (!bpf_sk_storage_delete(&records_v1, sk))
-			count_flow(generation, backend, WEIR_FLOW_UNCLAIMED);
+		unclaimed(ops, sk, r);
 		return;
 	}
 	client_key(ops, &key);

@@ -113,6 +113,9 @@ enum weir_flow_counter {
 	WEIR_FLOW_COUNTERS,
 };
 
+/* The SO_PRIORITY of an accepted socket that was counted as WEIR_FLOW_UNCLAIMED. */
+#define WEIR_UNCLAIMED_PRIORITY 0x57454952
+
 #define WEIR_FLOW_SLOTS 16
 #define WEIR_BACKEND_LEN 64 /* configuration: at most 63 bytes */
 

@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -195,6 +197,10 @@ func readSegment(ctx context.Context, spool string, n, through uint64) (*tail, u
 		var damage *auditlog.DamageError
 		switch {
 		case errors.As(err, &damage):
+			// The oldest go first: if this one is still there, so is what follows it.
+			if _, err := os.Stat(filepath.Join(spool, auditlog.SegmentName(n))); errors.Is(err, fs.ErrNotExist) {
+				return nil, 0, err
+			}
 			t.damaged = true
 			return t, first, nil
 		case err == io.EOF:
@@ -251,7 +257,7 @@ const Every = 10 * time.Minute
 
 // lookEvery is how often it looks in between: so what waits is told from what is missing,
 // and what is missing is recorded at once.
-const lookEvery = 10 * time.Second
+const lookEvery = 2 * time.Second
 
 // Run looks at the account until ctx ends, and records it every ten minutes and when
 // what it does not explain is another than in the one before. That is told to differs,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/weirproxy/weir/bpf"
 )
@@ -61,21 +62,31 @@ func (r *Redirector) Accept(ctx context.Context) (*Conn, error) {
 	}
 }
 
-// claim takes the note of a connection; false when the kernel has taken it back, since
-// the client is gone already.
+// unclaimedPriority is WEIR_UNCLAIMED_PRIORITY of bpf/lib/types.h.
+const unclaimedPriority = 0x57454952
+
+// claim takes the note of a connection; false when the kernel has taken it back and
+// counted it, since the client is gone already.
 func (r *Redirector) claim(c *net.TCPConn) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false
 	}
-	var taken error
-	if err := raw.Control(func(fd uintptr) { taken = r.objects.RecordsV1.Delete(int32(fd)) }); err != nil {
-		return false
+	var taken, looked error
+	mark := 0
+	err = raw.Control(func(fd uintptr) {
+		if taken = r.objects.RecordsV1.Delete(int32(fd)); taken != nil {
+			return
+		}
+		// TCP_INFO waits for the socket's lock: what the kernel has begun is done then.
+		if _, looked = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); looked == nil {
+			mark, looked = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY)
+		}
+	})
+	if err == nil && taken != nil && !errors.Is(taken, ebpf.ErrKeyNotExist) || looked != nil {
+		r.config.Log.Error("the note of a connection could not be taken, so it is refused", "error", errors.Join(taken, looked))
 	}
-	if taken != nil && !errors.Is(taken, ebpf.ErrKeyNotExist) {
-		r.config.Log.Error("the note of a connection could not be taken, so it is refused", "error", taken)
-	}
-	return taken == nil
+	return err == nil && taken == nil && looked == nil && mark != unclaimedPriority
 }
 
 // handle runs on a listener's accept loop: it reads the record and passes the
