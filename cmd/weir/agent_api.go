@@ -68,7 +68,7 @@ func (a *agent) handleStatus(context.Context, *identity.Caller, []byte, *http.Re
 	}
 	a.mu.Unlock()
 	log := a.audit.Status()
-	s.Audit = control.Audit{Dir: log.Dir, Durability: string(log.Durability), Seq: log.Seq, Problem: log.Problem}
+	s.Audit = control.Audit{Dir: log.Dir, Durability: string(log.Durability), Seq: log.Seq, Sealed: a.sealer.Status().Size, Problem: log.Problem}
 	if log.Problem != "" {
 		s.Ready = false
 		s.Problems = append(s.Problems, "the audit log cannot be written: "+log.Problem)

@@ -34,6 +34,7 @@ import (
 	"github.com/weirproxy/weir/internal/policy/policystore"
 	"github.com/weirproxy/weir/internal/proto/tcp"
 	"github.com/weirproxy/weir/internal/redirect"
+	"github.com/weirproxy/weir/internal/seal"
 	"github.com/weirproxy/weir/internal/session"
 	"github.com/weirproxy/weir/internal/sqlparse"
 	"github.com/weirproxy/weir/internal/telemetry"
@@ -48,6 +49,7 @@ type agent struct {
 	started time.Time
 
 	audit     *audit.Spool
+	sealer    *seal.Sealer
 	telemetry *telemetry.Telemetry
 	policy    *policystore.Store
 	budgets   *budget.Book
@@ -179,6 +181,9 @@ func (a *agent) startAudit(ctx context.Context) error {
 	}
 	a.audit = spool
 	a.onStop("audit log", spool.Close)
+	if err := a.startSealer(); err != nil {
+		return err
+	}
 	if err := a.record(ctx, &auditlog.Event{Kind: auditlog.AgentStart, Reason: "weir " + version}); err != nil {
 		return err
 	}

@@ -41,12 +41,12 @@ func testRequest(n int, change ...func(*approval.Request)) approval.Request {
 	for _, c := range change {
 		c(&r)
 	}
-	seal(&r)
+	sealed(&r)
 	return r
 }
 
-// seal gives a request the document that says what it shows, and its digest.
-func seal(r *approval.Request) {
+// sealed gives a request the document that says what it shows, and its digest.
+func sealed(r *approval.Request) {
 	document, err := json.Marshal(map[string]any{"weir_approval": 1, "id": r.ID, "node": r.Node, "rules": r.Rules, "scope": map[string]any{
 		"requester": r.Principal, "backend": r.Backend, "protocol": r.Protocol, "database": r.Database, "login": r.Login, "state": r.State, "actions": actionsOf(r)}})
 	if err != nil {

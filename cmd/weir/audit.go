@@ -3,13 +3,10 @@ package main
 import (
 	"bufio"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -95,24 +92,6 @@ func stateDir(c *cli.Context) (string, error) {
 		return config.DefaultStateDir, nil
 	}
 	return "", fmt.Errorf("%w; name the state directory with --dir", err)
-}
-
-// spoolDir is the directory of the log, which must be there.
-func spoolDir(c *cli.Context) (string, error) {
-	dir, err := stateDir(c)
-	if err != nil {
-		return "", err
-	}
-	spool := auditlog.SpoolDir(dir)
-	switch _, err := os.Stat(spool); {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("there is no audit log in %s; name the state directory of the agent with --dir", dir)
-	case errors.Is(err, fs.ErrPermission):
-		return "", fmt.Errorf("the audit log in %s is not yours to read; ask root on this node", dir)
-	case err != nil:
-		return "", err
-	}
-	return spool, nil
 }
 
 func filterOf(c *cli.Context) (*auditlog.Filter, error) {
@@ -281,11 +260,7 @@ func auditQuery(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := spoolDir(c)
-	if err != nil {
-		return err
-	}
-	r, err := auditlog.OpenDir(dir)
+	r, err := openLog(c)
 	if err != nil {
 		return err
 	}
@@ -294,16 +269,8 @@ func auditQuery(c *cli.Context) error {
 	if left < 0 {
 		return usagef("--limit %d: a number of events", left)
 	}
-	damaged := false
 	for c.Context.Err() == nil {
 		rec, err := r.Next()
-		var damage *auditlog.DamageError
-		if errors.As(err, &damage) {
-			damaged = true
-			logDamaged(c, err)
-			r.Skip()
-			continue
-		}
 		if err == io.EOF {
 			break
 		}
@@ -327,16 +294,13 @@ func auditQuery(c *cli.Context) error {
 	if err := out.w.Flush(); err != nil {
 		return err
 	}
-	if damaged {
+	if r.damaged {
 		return cli.Exit("what is shown above is not the whole log", exitUnproven)
 	}
 	return c.Context.Err()
 }
 
-func selected(f *auditlog.Filter, rec auditlog.Record) (*auditlog.Event, bool, error) {
-	if rec.Kind != auditlog.RecordEvent {
-		return nil, false, nil
-	}
+func selected(f *auditlog.Filter, rec auditlog.LogEvent) (*auditlog.Event, bool, error) {
 	ev, ok, err := f.Select(rec.Payload)
 	if err != nil {
 		return nil, false, fmt.Errorf("event %d cannot be read: %w", rec.Seq, err)
@@ -356,15 +320,11 @@ func auditTail(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := spoolDir(c)
-	if err != nil {
-		return err
-	}
 	n := c.Int("lines")
 	if n < 0 {
 		return usagef("-n %d: a number of events", n)
 	}
-	r, last, err := lastEvents(c, dir, f, n)
+	r, last, err := lastEvents(c, f, n)
 	if err != nil {
 		return err
 	}
@@ -381,222 +341,5 @@ func auditTail(c *cli.Context) error {
 	if err := out.w.Flush(); err != nil || !c.Bool("follow") {
 		return err
 	}
-	return followEvents(c.Context, c, r, f, out)
-}
-
-// lastEvents returns the last n events that f selects, and a reader behind the
-// last event of all. It reads segments from the newest one back, so the length of
-// the log does not matter when they are near its end.
-func lastEvents(c *cli.Context, dir string, f *auditlog.Filter, n int) (*auditlog.Reader, [][]byte, error) {
-	segments, err := auditlog.Segments(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(segments) == 0 {
-		r, err := auditlog.OpenDir(dir)
-		return r, nil, err
-	}
-	newest := len(segments) - 1
-	end, last, err := segmentEvents(c, dir, segments[newest], false, f, n)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i := newest - 1; i >= 0 && len(last) < n; i-- {
-		r, more, err := segmentEvents(c, dir, segments[i], true, f, n-len(last))
-		if err != nil {
-			end.Close()
-			return nil, nil, err
-		}
-		r.Close()
-		last = append(more, last...)
-	}
-	return end, last, nil
-}
-
-// segmentEvents returns the last n events that f selects in a segment, or with
-// only unset in it and all that come behind it.
-func segmentEvents(c *cli.Context, dir string, segment uint64, only bool, f *auditlog.Filter, n int) (*auditlog.Reader, [][]byte, error) {
-	r, err := auditlog.OpenDirSegment(dir, segment)
-	if err != nil {
-		return nil, nil, err
-	}
-	var list [][]byte
-	for c.Context.Err() == nil {
-		rec, err := r.Next()
-		var damage *auditlog.DamageError
-		if errors.As(err, &damage) {
-			logDamaged(c, err)
-			r.Skip()
-			continue
-		}
-		if err == io.EOF || (err == nil && only && rec.End.Segment != segment) {
-			break
-		}
-		if err != nil {
-			r.Close()
-			return nil, nil, err
-		}
-		if _, ok, _ := selected(f, rec); ok && n > 0 {
-			if len(list) == n {
-				list = append(list[:0], list[1:]...)
-			}
-			list = append(list, append([]byte(nil), rec.Payload...))
-		}
-	}
-	return r, list, c.Context.Err()
-}
-
-// followEvents prints events as they come until ctx ends.
-func followEvents(ctx context.Context, c *cli.Context, r *auditlog.Reader, f *auditlog.Filter, out *auditLine) error {
-	for {
-		rec, err := r.Next()
-		var damage *auditlog.DamageError
-		switch {
-		case errors.As(err, &damage):
-			logDamaged(c, err)
-			r.Skip()
-		case err == io.EOF:
-			if err := out.w.Flush(); err != nil {
-				return err
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(followPoll):
-			}
-		case err != nil:
-			return err
-		default:
-			ev, ok, err := selected(f, rec)
-			if err != nil {
-				return err
-			}
-			if ok {
-				if err := out.print(ev, rec.Payload); err != nil {
-					return err
-				}
-			}
-		}
-	}
-}
-
-func auditVerify(c *cli.Context) error {
-	asJSON, err := wantJSON(c)
-	if err != nil {
-		return err
-	}
-	dir, err := stateDir(c)
-	if err != nil {
-		return err
-	}
-	spool, err := spoolDir(c)
-	if err != nil {
-		return err
-	}
-	keyFile := c.String("key")
-	if keyFile == "" {
-		keyFile = auditlog.PublicKeyFile(dir)
-	}
-	text, err := os.ReadFile(keyFile)
-	if err != nil {
-		return fmt.Errorf("read the log's public key: %w; name a copy of it with --key", err)
-	}
-	key, err := auditlog.ParsePublicKey(string(text))
-	if err != nil {
-		return cli.Exit(fmt.Sprintf("%s: %v", keyFile, err), exitUnproven)
-	}
-	rep, err := auditlog.Verify(spool, key)
-	if errors.Is(err, auditlog.ErrNoLog) {
-		return fmt.Errorf("there is no audit log in %s; name the state directory of the agent with --dir", dir)
-	}
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		err = printJSON(c.App.Writer, verifyJSON(rep))
-	} else {
-		printReport(c.App.Writer, rep, keyFile)
-	}
-	if err == nil && !rep.Intact() {
-		return cli.Exit(fmt.Sprintf("the audit log in %s is not what was written: %v", dir, rep.Wrong), exitUnproven)
-	}
-	return err
-}
-
-func printReport(w io.Writer, r *auditlog.Report, keyFile string) {
-	fmt.Fprintf(w, "log:         %s (node %s)\n", r.Dir, or(clean(r.Node)))
-	fmt.Fprintf(w, "key:         %s+%08x, from %s\n", r.Key.Name, r.Key.ID(), keyFile)
-	fmt.Fprintf(w, "segments:    %d, %s, each in its place\n", r.Segments, bytesText(r.Bytes))
-	if r.Events > 0 {
-		fmt.Fprintf(w, "events:      %d, number %d to %d, %s to %s\n", r.Events, r.FirstSeq, r.LastSeq,
-			r.First.Format(time.RFC3339), r.Last.Format(time.RFC3339))
-	} else {
-		fmt.Fprintln(w, "events:      none")
-	}
-	fmt.Fprintf(w, "signatures:  %d checkpoints inside the log\n", r.Checkpoints)
-	if cp := r.Checkpoint; cp != nil {
-		fmt.Fprintf(w, "checkpoint:  signed at %s, covers the log up to event %d", cp.Time.UTC().Format(time.RFC3339), cp.Position.Seq)
-		switch {
-		case r.Uncovered > 0:
-			fmt.Fprintf(w, "; %d more are chained and not yet signed", r.Uncovered)
-		case cp.Closed:
-			fmt.Fprint(w, ", its end")
-		}
-		fmt.Fprintln(w)
-	}
-	if r.Gaps > 0 {
-		fmt.Fprintf(w, "gaps:        %d, stated by the log itself (`weir audit query --kind gap`)\n", r.Gaps)
-	}
-	if r.Unfinished > 0 {
-		fmt.Fprintf(w, "unfinished:  %d bytes of a record at the end: a write under way, or one that a crash cut short and nobody relied on\n", r.Unfinished)
-	}
-	if r.Intact() {
-		fmt.Fprintln(w, "intact")
-		return
-	}
-	fmt.Fprintf(w, "NOT INTACT   (what is counted above is what was checked before the first wrong entry)\n")
-	fmt.Fprintf(w, "first wrong: %s, offset %d, event %d: %s\n", filepath.Join(r.Dir, auditlog.SegmentName(r.Wrong.Segment)),
-		r.Wrong.Offset, r.Wrong.Seq, r.Wrong.Why)
-}
-
-// verifyResult is `weir audit verify -o json`.
-type verifyResult struct {
-	Intact      bool         `json:"intact"`
-	Dir         string       `json:"dir"`
-	Node        string       `json:"node"`
-	Key         string       `json:"key"`
-	Segments    int          `json:"segments"`
-	Bytes       int64        `json:"bytes"`
-	Events      uint64       `json:"events"`
-	FirstSeq    uint64       `json:"first_seq"`
-	LastSeq     uint64       `json:"last_seq"`
-	Checkpoints int          `json:"checkpoints"`
-	SignedSeq   uint64       `json:"signed_seq"`
-	Signed      *time.Time   `json:"signed,omitempty"`
-	Unsigned    uint64       `json:"unsigned"`
-	Gaps        int          `json:"gaps"`
-	Unfinished  int64        `json:"unfinished_bytes"`
-	Wrong       *verifyWrong `json:"wrong,omitempty"`
-}
-
-type verifyWrong struct {
-	Segment uint64 `json:"segment"`
-	File    string `json:"file"`
-	Offset  int64  `json:"offset"`
-	Seq     uint64 `json:"seq"`
-	Why     string `json:"why"`
-}
-
-func verifyJSON(r *auditlog.Report) verifyResult {
-	v := verifyResult{Intact: r.Intact(), Dir: r.Dir, Node: r.Node, Key: r.Key.String(), Segments: r.Segments, Bytes: r.Bytes,
-		Events: r.Events, FirstSeq: r.FirstSeq, LastSeq: r.LastSeq, Checkpoints: r.Checkpoints, Unsigned: r.Uncovered,
-		Gaps: r.Gaps, Unfinished: r.Unfinished}
-	if c := r.Checkpoint; c != nil {
-		at := c.Time.UTC()
-		v.SignedSeq, v.Signed = c.Position.Seq, &at
-	}
-	if w := r.Wrong; w != nil {
-		v.Wrong = &verifyWrong{Segment: w.Segment, File: filepath.Join(r.Dir, auditlog.SegmentName(w.Segment)), Offset: w.Offset, Seq: w.Seq, Why: w.Why}
-	}
-	return v
+	return followEvents(c.Context, r, f, out)
 }

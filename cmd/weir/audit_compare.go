@@ -1,11 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -38,7 +37,6 @@ func auditCompareCommand() *cli.Command {
 			&cli.StringFlag{Name: "from", Usage: "statements at `TIME` or later"},
 			&cli.StringFlag{Name: "to", Usage: "statements before `TIME`"},
 			stateDirFlag(),
-			&cli.StringFlag{Name: "key", Usage: "`FILE` with the log's public key"},
 			outputFlag(),
 		},
 		Action: auditCompare,
@@ -82,20 +80,16 @@ func auditCompare(c *cli.Context) error {
 		}
 	}
 	defer source.Close()
-	dir, key, err := logAndKey(c)
+	backend, err := postgresBackend(c)
 	if err != nil {
 		return err
 	}
-	backend, err := postgresBackend(c, dir, key)
-	if err != nil {
-		return err
-	}
-	log, err := auditlog.OpenLog(dir, key)
+	log, err := openLog(c)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	result, err := pglog.Compare(c.Context, pglog.Config{Log: log, Server: source, Backend: backend, From: times.From, To: times.To,
+	result, err := pglog.Compare(c.Context, pglog.Config{Log: log.LogReader, Server: source, Backend: backend, From: times.From, To: times.To,
 		Skew: c.Duration("clock-skew"), Own: ownStatements(), Excepted: excepted(c)})
 	if err == pglog.ErrNothing {
 		return fmt.Errorf("nothing was compared: %w (%s)", err, serverLog(source.Counts()))
@@ -104,7 +98,7 @@ func auditCompare(c *cli.Context) error {
 		return err
 	}
 	out := compareResult{Result: result, Server: source.Counts()}
-	if out.Connections, err = connections(dir, key, backend, result.From, result.To.Add(1)); err != nil {
+	if out.Connections, err = connections(c, backend, result.From, result.To.Add(1)); err != nil {
 		return err
 	}
 	out.Complete = result.Complete() && out.Server.Unreadable == 0 && !different(out.Connections)
@@ -119,64 +113,39 @@ func auditCompare(c *cli.Context) error {
 	return err
 }
 
-// logAndKey is the state directory and the log's public key.
-func logAndKey(c *cli.Context) (dir string, key auditlog.PublicKey, err error) {
-	if dir, err = stateDir(c); err != nil {
-		return "", key, err
-	}
-	if _, err := os.Stat(filepath.Join(dir, "log")); err != nil {
-		return "", key, fmt.Errorf("there is no audit log to read in %s: %w; name the state directory of the agent with --dir", dir, err)
-	}
-	file := c.String("key")
-	if file == "" {
-		file = auditlog.PublicKeyFile(dir)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", key, fmt.Errorf("read the log's public key: %w; name a copy of it with --key", err)
-	}
-	if key, err = auditlog.ParsePublicKey(string(text)); err != nil {
-		return "", key, cli.Exit(fmt.Sprintf("%s: %v", file, err), exitUnproven)
-	}
-	return dir, key, nil
-}
-
-// eachEvent hands the events of some kinds to f. What is damaged or removed is passed:
-// the comparison tells of it.
-func eachEvent(dir string, key auditlog.PublicKey, filter *auditlog.Filter, f func(*auditlog.Event)) error {
-	log, err := auditlog.OpenLog(dir, key)
+// eachEvent hands the events that a filter selects to f.
+func eachEvent(c *cli.Context, filter *auditlog.Filter, f func(*auditlog.Event)) error {
+	log, err := openLog(c)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	for {
+	for c.Context.Err() == nil {
 		rec, err := log.Next()
-		var damage *auditlog.DamageError
-		var removed *auditlog.RemovedError
-		switch {
-		case err == io.EOF:
+		if err == io.EOF {
 			return nil
-		case errors.As(err, &damage):
-			log.Skip()
-			continue
-		case errors.As(err, &removed):
-			continue
-		case err != nil:
+		}
+		if err != nil {
 			return err
 		}
-		if ev, ok, err := filter.Select(rec.Payload); err == nil && ok {
+		ev, ok, err := selected(filter, rec)
+		if err != nil {
+			return err
+		}
+		if ok {
 			f(ev)
 		}
 	}
+	return context.Cause(c.Context)
 }
 
 // postgresBackend is --backend, else the only backend that has flows with PostgreSQL.
-func postgresBackend(c *cli.Context, dir string, key auditlog.PublicKey) (string, error) {
+func postgresBackend(c *cli.Context) (string, error) {
 	if name := c.String("backend"); name != "" {
 		return name, nil
 	}
 	var names []string
-	err := eachEvent(dir, key, &auditlog.Filter{Kinds: []auditlog.Kind{auditlog.FlowOpen}}, func(ev *auditlog.Event) {
+	err := eachEvent(c, &auditlog.Filter{Kinds: []auditlog.Kind{auditlog.FlowOpen}}, func(ev *auditlog.Event) {
 		if ev.Protocol == "postgres" && !slices.Contains(names, ev.Backend) {
 			names = append(names, ev.Backend)
 		}
@@ -214,9 +183,9 @@ func excepted(c *cli.Context) func(*pglog.Entry) bool {
 }
 
 // connections sums up the kernel's account of one backend's connections.
-func connections(dir string, key auditlog.PublicKey, backend string, from, to time.Time) (*auditlog.CompletenessSummary, error) {
+func connections(c *cli.Context, backend string, from, to time.Time) (*auditlog.CompletenessSummary, error) {
 	sum := auditlog.NewCompletenessSum(from, to)
-	err := eachEvent(dir, key, &auditlog.Filter{Kinds: []auditlog.Kind{auditlog.CompletenessEvent}}, func(ev *auditlog.Event) {
+	err := eachEvent(c, &auditlog.Filter{Kinds: []auditlog.Kind{auditlog.CompletenessEvent}}, func(ev *auditlog.Event) {
 		if ev.Completeness != nil {
 			sum.Add(ev.Completeness)
 		}

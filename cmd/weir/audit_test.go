@@ -21,8 +21,15 @@ import (
 
 // auditRun runs `weir audit ...` and returns what it prints and its exit status.
 func auditRun(ctx context.Context, args ...string) (string, string, int) {
-	var out, errOut lockedBuffer
-	a := &cli.App{Name: "weir", Writer: &out, ErrWriter: &errOut, Commands: []*cli.Command{auditCommand()},
+	var out lockedBuffer
+	errOut, code := auditRunTo(ctx, &out, args...)
+	return out.String(), errOut, code
+}
+
+// auditRunTo is auditRun whose output can be read meanwhile.
+func auditRunTo(ctx context.Context, out *lockedBuffer, args ...string) (string, int) {
+	var errOut lockedBuffer
+	a := &cli.App{Name: "weir", Writer: out, ErrWriter: &errOut, Commands: []*cli.Command{auditCommand()},
 		ExitErrHandler: func(*cli.Context, error) {},
 		Flags:          []cli.Flag{&cli.StringFlag{Name: "config", Value: "/nonexistent/weir.yaml"}}}
 	err := a.RunContext(ctx, append([]string{"weir", "audit"}, args...))
@@ -36,7 +43,7 @@ func auditRun(ctx context.Context, args ...string) (string, string, int) {
 	if err != nil {
 		fmt.Fprintln(&errOut, err)
 	}
-	return out.String(), errOut.String(), code
+	return errOut.String(), code
 }
 
 type lockedBuffer struct {

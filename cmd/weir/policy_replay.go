@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -58,12 +57,8 @@ func (p *policyCLI) replay(c *cli.Context) error {
 	if found != nil {
 		return reportText(c.App.ErrWriter, found)
 	}
-	dir, err := spoolDir(c)
-	if err != nil {
-		return err
-	}
 	r := replay.New(set, configuredPolicy(c))
-	damaged, err := replayLog(c, dir, filter, r, out)
+	damaged, err := replayLog(c, filter, r, out)
 	if err != nil {
 		return err
 	}
@@ -100,39 +95,33 @@ func configuredPolicy(c *cli.Context) *policy.Set {
 
 // replayLog gives the log to the replay, from its start: what a flow's process was
 // stands at its opening. It reports whether a part of the log could not be read.
-func replayLog(c *cli.Context, dir string, f *auditlog.Filter, r *replay.Replay, out *replayOutput) (damaged bool, err error) {
-	log, err := auditlog.OpenDir(dir)
+func replayLog(c *cli.Context, f *auditlog.Filter, r *replay.Replay, out *replayOutput) (damaged bool, err error) {
+	log, err := openLog(c)
 	if err != nil {
 		return false, err
 	}
 	defer log.Close()
 	for c.Context.Err() == nil {
 		rec, err := log.Next()
-		var damage *auditlog.DamageError
 		switch {
-		case errors.As(err, &damage):
-			damaged = true
-			logDamaged(c, err)
-			log.Skip()
-			continue
 		case err == io.EOF:
-			return damaged, nil
+			return log.damaged, nil
 		case err != nil:
-			return damaged, err
-		case rec.Kind != auditlog.RecordEvent || !replayable(rec.Payload):
+			return log.damaged, err
+		case !replayable(rec.Payload):
 			continue
 		}
 		ev := new(auditlog.Event)
 		if err := json.Unmarshal(rec.Payload, ev); err != nil {
-			return damaged, fmt.Errorf("event %d cannot be read: %w", rec.Seq, err)
+			return log.damaged, fmt.Errorf("event %d cannot be read: %w", rec.Seq, err)
 		}
 		if d := r.Take(ev, f.Match(ev)); d != nil {
 			if err := out.difference(d); err != nil {
-				return damaged, err
+				return log.damaged, err
 			}
 		}
 	}
-	return damaged, c.Context.Err()
+	return log.damaged, c.Context.Err()
 }
 
 // replayable reports whether an event may say something to a replay; most that do

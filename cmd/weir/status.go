@@ -49,7 +49,7 @@ func printStatus(s *control.Status) {
 		fmt.Println("  problem:", clean(p))
 	}
 	fmt.Println("policy:  ", or(s.Policy))
-	fmt.Printf("audit:    %s, durability %s, %d events\n", s.Audit.Dir, s.Audit.Durability, s.Audit.Seq)
+	fmt.Printf("audit:    %s, durability %s, %d events, %d sealed\n", s.Audit.Dir, s.Audit.Durability, s.Audit.Seq, s.Audit.Sealed)
 	fmt.Println("flows:   ", s.Flows)
 	fmt.Println()
 	_ = table(os.Stdout, "BACKEND\tPROTOCOL\tCONNECTIONS\tDESTINATIONS", func(row func(...any)) {

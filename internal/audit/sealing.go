@@ -34,7 +34,7 @@ func (s *Spool) SignTreeHead(size uint64, root auditlog.Hash) []byte {
 }
 
 // Remove removes segments, the oldest first, that end before sealed, and that end
-// before keep or were over before old. The newest ones stay while together they
+// before keep and what subscribers still read, or were over before old. The newest ones stay while together they
 // are no longer than one full segment: `weir audit tail` reads them. It returns
 // how many it removed.
 //
@@ -47,6 +47,13 @@ func (s *Spool) Remove(sealed, keep auditlog.Position, old time.Time) (int, erro
 	}
 	s.mu.Lock()
 	last := min(sealed.Segment, s.pos.Segment)
+	for _, b := range s.subs {
+		b.mu.Lock()
+		if b.needed.Before(keep) {
+			keep = b.needed
+		}
+		b.mu.Unlock()
+	}
 	s.mu.Unlock()
 	size, stay := int64(0), len(list)
 	for stay > 0 {

@@ -30,6 +30,7 @@ type Subscription struct {
 	limit  auditlog.Position // end of what is written
 	behind bool              // events between the queue and limit are on disk only
 	ended  bool
+	needed auditlog.Position // from there on segments must stay
 
 	// Owned by the caller of Next.
 	next   auditlog.Position // behind the last record that was read
@@ -42,9 +43,9 @@ type Subscription struct {
 func (s *Spool) Subscribe(from *auditlog.Position, buffer int) *Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := &Subscription{spool: s, size: max(buffer, 1), ping: make(chan struct{}, 1), limit: s.pos, next: s.pos, ended: s.closed}
+	b := &Subscription{spool: s, size: max(buffer, 1), ping: make(chan struct{}, 1), limit: s.pos, next: s.pos, needed: s.pos, ended: s.closed}
 	if from != nil {
-		b.next = *from
+		b.next, b.needed = *from, *from
 		b.behind = from.Before(s.pos)
 	}
 	if !s.closed {
@@ -133,6 +134,7 @@ const (
 func (b *Subscription) take() (Item, auditlog.Position, int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.needed = b.next
 	if len(b.queue) > 0 {
 		item := b.queue[0]
 		b.queue[0] = Item{}

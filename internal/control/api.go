@@ -76,6 +76,7 @@ type Audit struct {
 	Dir        string `json:"dir"`
 	Durability string `json:"durability"`
 	Seq        uint64 `json:"seq"`
+	Sealed     uint64 `json:"sealed"` // entries of the sealed log
 	Problem    string `json:"problem,omitempty"`
 }
 

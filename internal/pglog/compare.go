@@ -429,12 +429,13 @@ func (m *comparison) read() (*event, error) {
 	for {
 		rec, err := m.Log.Next()
 		var damage *auditlog.DamageError
+		var sealed *auditlog.SealedError
 		var removed *auditlog.RemovedError
 		switch {
 		case err == io.EOF:
 			return nil, nil
-		case errors.As(err, &damage):
-			m.note(fmt.Sprintf("the audit log is damaged (%v): what it held there counts as missing; `weir audit verify` says more", damage))
+		case errors.As(err, &damage), errors.As(err, &sealed):
+			m.note(fmt.Sprintf("the audit log is damaged (%v): what it held there counts as missing; `weir audit verify` says more", err))
 			m.Log.Skip()
 			continue
 		case errors.As(err, &removed):

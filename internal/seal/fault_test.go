@@ -289,4 +289,3 @@ func killedRun(t *testing.T, dir string) uint64 {
 	}
 	return last
 }
-

@@ -25,6 +25,7 @@ type LogReader struct {
 	origin string
 	size   uint64 // leaves that were read
 	seq    uint64 // of the last event that was read
+	broken bool   // the sealed log was given up, see Skip
 	next   func() (Entry, error, bool)
 	stop   func()
 	spool  *Reader
@@ -32,14 +33,32 @@ type LogReader struct {
 
 // OpenLog makes a reader at the start of the log in a state directory. Key
 // verifies the sealed log's checkpoint; a log that is not sealed yet is read from
-// the spool alone.
+// the spool alone. A *SealedError comes with a reader whose Skip goes on.
 func OpenLog(stateDir string, key PublicKey) (*LogReader, error) {
+	return OpenLogAt(stateDir, key, 0)
+}
+
+// OpenLogAt is OpenLog from the event with that number on.
+func OpenLogAt(stateDir string, key PublicKey, seq uint64) (*LogReader, error) {
 	r := &LogReader{stateDir: stateDir, key: key}
+	if seq > 1 {
+		r.seq = seq - 1
+		tiles, err := OpenTiles(TilesDir(stateDir), key)
+		if err == nil {
+			r.size, err = tiles.Find(seq)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return r, err
+		}
+	}
 	return r, r.openTiles()
 }
 
 // openTiles reads on in the sealed log, as far as it reaches now.
 func (r *LogReader) openTiles() error {
+	if r.broken {
+		return nil
+	}
 	tiles, err := OpenTiles(TilesDir(r.stateDir), r.key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -71,8 +90,8 @@ func (r *LogReader) Close() {
 
 // Next returns the next event. io.EOF means that there is no more for now: call
 // again to see what was written since. A *RemovedError tells of events that are
-// not there any more, a *DamageError of damage in the spool, which Skip passes;
-// behind both it goes on.
+// not there any more; behind it the next call goes on. A *DamageError tells of damage
+// in the spool, a *SealedError of damage in the sealed log: Skip passes it.
 func (r *LogReader) Next() (LogEvent, error) {
 	for {
 		if r.next != nil {
@@ -80,6 +99,7 @@ func (r *LogReader) Next() (LogEvent, error) {
 			if ok || err != nil {
 				return ev, err
 			}
+			continue
 		}
 		if r.spool == nil {
 			if err := r.openSpool(); err != nil {
@@ -90,6 +110,18 @@ func (r *LogReader) Next() (LogEvent, error) {
 			}
 		}
 		rec, err := r.spool.Next()
+		var damage *DamageError
+		if errors.As(err, &damage) {
+			// Segments that were removed meanwhile are in the sealed log.
+			if err := r.openTiles(); err != nil {
+				return LogEvent{}, err
+			}
+			if r.next != nil {
+				r.spool.Close()
+				r.spool = nil
+				continue
+			}
+		}
 		if err != nil {
 			return LogEvent{}, err
 		}
@@ -117,7 +149,11 @@ func (r *LogReader) sealed() (LogEvent, bool, error) {
 	if err != nil {
 		return LogEvent{}, false, err
 	}
-	r.size, r.seq = e.Index+1, e.Seq
+	r.size = e.Index + 1
+	if e.Seq <= r.seq {
+		return LogEvent{}, false, nil // was read from the spool
+	}
+	r.seq = e.Seq
 	return LogEvent{Seq: e.Seq, Payload: e.Payload, Sealed: true, Index: e.Index}, true, nil
 }
 
@@ -174,9 +210,16 @@ func (r *LogReader) segmentOf(dir string, segments []uint64) (*Reader, error) {
 	}
 }
 
-// Skip goes on behind damage in the spool.
+// Skip goes on behind damage: behind that of the sealed log with what the spool
+// has.
 func (r *LogReader) Skip() {
 	if r.spool != nil {
 		r.spool.Skip()
+		return
+	}
+	r.broken = true
+	if r.stop != nil {
+		r.stop()
+		r.next, r.stop = nil, nil
 	}
 }

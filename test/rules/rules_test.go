@@ -160,6 +160,7 @@ var directions = map[string][]string{
 	"internal/credential":      {"internal/flow"},
 	"internal/ca":              {"internal/flow"},
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
+	"internal/seal":            {"internal/audit", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
 	"internal/completeness":    {"pkg/auditlog"},
 	"internal/pglog":           {"pkg/auditlog"},
