@@ -55,6 +55,8 @@ func auditCommand() *cli.Command {
 				},
 				Action: auditVerify,
 			},
+			auditAccountCommand(),
+			auditCompareCommand(),
 		},
 	}
 }
@@ -220,6 +222,9 @@ func whatOf(ev *auditlog.Event) string {
 	}
 	if p := ev.Process; p != nil {
 		add("by %s", or(p.Exe))
+	}
+	if c := ev.Completeness; c != nil {
+		add("%s", accountText(c))
 	}
 	add("rule %q", ev.Rule)
 	add("%s", ev.Reason)

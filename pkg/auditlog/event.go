@@ -31,7 +31,9 @@ const (
 	Gap             Kind = "gap"
 	BypassBlocked   Kind = "bypass.blocked"
 	EvidenceExport  Kind = "evidence.export"
-	RetentionEvent  Kind = "retention" // events are removed because of their age
+	// CompletenessEvent compares the kernel's counters of connections with this log.
+	CompletenessEvent Kind = "completeness"
+	RetentionEvent    Kind = "retention" // events are removed because of their age
 )
 
 // Event is one line of the audit log. Seq and Time are set by the log itself.
@@ -67,6 +69,8 @@ type Event struct {
 
 	Gap       *GapInfo   `json:"gap,omitempty"`
 	Retention *Retention `json:"retention,omitempty"`
+
+	Completeness *Completeness `json:"completeness,omitempty"`
 
 	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
 	Log       *Log   `json:"log,omitempty"`       // once sealed

@@ -162,6 +162,8 @@ var directions = map[string][]string{
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
 	"internal/seal":            {"internal/audit", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
+	"internal/completeness":    {"pkg/auditlog"},
+	"internal/pglog":           {"pkg/auditlog"},
 	"internal/config":          {"internal/flow", "internal/strictyaml"},
 	"internal/control":         {"internal/session"},
 	"internal/doctor":          {"internal/flow"},
