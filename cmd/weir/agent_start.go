@@ -138,6 +138,7 @@ func (a *agent) start(ctx context.Context) error {
 		{"policy", a.startPolicy},
 		{"budgets", a.startBudgets},
 		{"credentials", a.startCredentials},
+		{"anchors", a.startAnchors},
 		{"certificate authority", a.startCA},
 		{"SQL parser", a.startParser},
 		{"account of connections", a.makeLedger},

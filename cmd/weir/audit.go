@@ -51,6 +51,7 @@ func auditCommand() *cli.Command {
 				Flags: []cli.Flag{
 					stateDirFlag(),
 					&cli.StringFlag{Name: "key", Usage: "`FILE` with the log's public key"},
+					&cli.StringSliceFlag{Name: "witness", Usage: "a checkpoint must be cosigned by the witness with this `KEY` (NAME+HASH+BASE64); may be repeated"},
 					outputFlag(),
 				},
 				Action: auditVerify,

@@ -96,6 +96,8 @@ var only = []struct {
 	{"github.com/jackc/pgx", []string{"internal/upstream", "internal/catalog", "internal/explain"}, "upstream dials; catalog and explain ask on what it was handed"},
 	{"github.com/nats-io", []string{"internal/kv"}, "kv is the store; the others know buckets"},
 	{"github.com/slack-go/slack", []string{"internal/approval/notify"}, "messengers are the notifiers' business"},
+	{"github.com/minio/minio-go", []string{"internal/anchor"}, "copies of the log are anchor's business"},
+	{"github.com/digitorus", []string{"internal/anchor"}, "time stamps are anchor's business"},
 	{"charm.land", []string{"cmd/weir"}, "terminals are the command line's business"},
 	{module + "/bpf", []string{"internal/redirect"}, "redirect owns the kernel half"},
 }
@@ -161,6 +163,7 @@ var directions = map[string][]string{
 	"internal/ca":              {"internal/flow"},
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
 	"internal/seal":            {"internal/audit", "pkg/auditlog"},
+	"internal/anchor":          {"internal/audit", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
 	"internal/completeness":    {"pkg/auditlog"},
 	"internal/pglog":           {"pkg/auditlog"},
