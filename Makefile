@@ -13,7 +13,7 @@ KERNEL_PACKAGES := ip=iproute2 setpriv=util-linux
 BPF_PACKAGES := clang=clang llvm-strip=llvm /usr/include/bpf/bpf_helpers.h=libbpf-dev
 SCREEN_PACKAGES := curl=curl openssl=openssl
 
-.PHONY: build test test-go bypass-report demo generate lint bench fuzz image clean dex clients
+.PHONY: versitygw build test test-go bypass-report demo generate lint bench fuzz image clean dex clients
 
 build:
 	@tools/ensure $(CGO_PACKAGES)
@@ -27,12 +27,18 @@ bin/dex: test/dex/go.mod test/dex/go.sum
 	cd test/dex && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/dex github.com/dexidp/dex/cmd/dex
 	rm -rf bin/dex-web && cp -r "$$(cd test/dex && $(GO) list -m -f '{{.Dir}}' github.com/dexidp/dex)/web" bin/dex-web && chmod -R u+w bin/dex-web
 
+# The object store of the tests, a module of its own too.
+versitygw: bin/versitygw
+
+bin/versitygw: test/versitygw/go.mod test/versitygw/go.sum
+	cd test/versitygw && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
+
 # node-postgres for the client tests.
 clients: test/clients/node_modules/.package-lock.json
 test/clients/node_modules/.package-lock.json: test/clients/package.json test/clients/package-lock.json
 	cd test/clients && npm ci --no-audit --no-fund --silent
 
-test: build dex
+test: build dex versitygw
 	@tools/ensure $(POSTGRES_PACKAGES) $(CLIENT_PACKAGES) $(KERNEL_PACKAGES) $(SCREEN_PACKAGES)
 	@$(MAKE) --no-print-directory clients
 	@$(MAKE) --no-print-directory test-go

@@ -7,4 +7,4 @@
 // is built in.
 package bpf
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -cc clang -strip llvm-strip -type weir_config -type weir_destination_key -type weir_destination -type weir_handover_key -type weir_record -type weir_counter -type weir_role Redirect redirect.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Ilib
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -cc clang -strip llvm-strip -type weir_config -type weir_destination_key -type weir_destination -type weir_handover_key -type weir_record -type weir_counter -type weir_flow_counter -type weir_flows_key -type weir_flows -type weir_role Redirect redirect.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Ilib

@@ -20,6 +20,8 @@ func TestGoStructsHaveTheSizeOfTheCStructs(t *testing.T) {
 		"weir_destination":     RedirectWeirDestination{},
 		"weir_handover_key":    RedirectWeirHandoverKey{},
 		"weir_record":          RedirectWeirRecord{},
+		"weir_flows_key":       RedirectWeirFlowsKey{},
+		"weir_flows":           RedirectWeirFlows{},
 	} {
 		var c *btf.Struct
 		if err := spec.Types.TypeByName(name, &c); err != nil {

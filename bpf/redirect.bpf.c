@@ -8,7 +8,8 @@
  *   connect4/6      caller's context  protected? leave a record in the socket's storage, rewrite to loopback
  *   TCP_CONNECT_CB  before the SYN    ports are chosen: publish the record under netns cookie + tuple
  *   PASSIVE_ESTAB.  softirq           move it into the accepted socket's storage, where the agent reads it
- *   STATE_CB        any               a client that closed before it was accepted takes its entry back
+ *   STATE_CB        any               a client that closed before it was accepted takes its entry back; an
+ *                                     accepted connection that ends with its note unread is counted
  *   getpeername4/6  caller's context  the client sees the address that it asked for
  *   sendmsg4/6      caller's context  no datagrams to protected destinations (QUIC would go round)
  *   post_bind4/6    caller's context  nobody but an agent binds the proxy's port on loopback
@@ -100,11 +101,15 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct bpf_soc
 		return ALLOW;
 	}
 	proxy = proxy_port();
-	if (!proxy)
+	if (!proxy) {
+		count_flow(d->generation, d->backend, WEIR_FLOW_DENIED_UNREADY);
 		return refuse(WEIR_DENIED_UNREADY, ECONNREFUSED);
+	}
 	r = bpf_sk_storage_get(&records_v1, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!r)
+	if (!r) {
+		count_flow(d->generation, d->backend, WEIR_FLOW_DENIED_STORAGE);
 		return refuse(WEIR_DENIED_STORAGE, ECONNREFUSED);
+	}
 
 	r->version = WEIR_RECORD_VERSION;
 	r->size = sizeof(*r);
@@ -120,17 +125,22 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct bpf_soc
 	identify(r);
 
 	if (!room(r)) {
+		count_flow(r->generation, r->backend, WEIR_FLOW_DENIED_FULL);
 		bpf_sk_storage_delete(&records_v1, sk);
 		return refuse(WEIR_DENIED_FULL, ECONNREFUSED);
 	}
 	count(WEIR_REDIRECTED);
+	count_flow(r->generation, r->backend, WEIR_FLOW_REDIRECTED);
 	return REDIRECT;
 }
 
 static __always_inline int datagram(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct weir_addr *addr)
 {
-	if (!destination(IPPROTO_UDP, (__u16)ctx->user_port, addr) || exempt(sk))
+	struct weir_destination *d = destination(IPPROTO_UDP, (__u16)ctx->user_port, addr);
+
+	if (!d || exempt(sk))
 		return ALLOW;
+	count_flow(d->generation, d->backend, WEIR_FLOW_UDP_DENIED);
 	return refuse(WEIR_UDP_DENIED, EPERM);
 }
 
@@ -381,6 +391,7 @@ static __always_inline void publish(struct bpf_sock_ops *ops, struct bpf_sock *s
 	client_key(ops, &key);
 	if (bpf_map_update_elem(&handovers_v1, &key, r, BPF_ANY)) {
 		count(WEIR_UNPUBLISHED); /* no record at the other end: the agent closes it */
+		count_flow(r->generation, r->backend, WEIR_FLOW_UNPUBLISHED);
 		return;
 	}
 	bpf_sock_ops_cb_flags_set(ops, load(ops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -391,6 +402,7 @@ static __always_inline void hand_over(struct bpf_sock_ops *ops, struct bpf_sock 
 {
 	struct weir_handover_key key = {};
 	struct weir_record *from, *to;
+	__u32 generation, backend;
 	__u64 cookie;
 
 	if (local_port(ops) != proxy_port())
@@ -402,40 +414,76 @@ static __always_inline void hand_over(struct bpf_sock_ops *ops, struct bpf_sock 
 		return;
 	}
 	cookie = from->cookie;
+	generation = from->generation;
+	backend = from->backend;
 	to = bpf_sk_storage_get(&records_v1, sk, from, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!to) {
 		count(WEIR_ACCEPT_STORAGE);
-		bpf_map_delete_elem(&handovers_v1, &key);
+		if (!bpf_map_delete_elem(&handovers_v1, &key))
+			count_flow(generation, backend, WEIR_FLOW_ACCEPT_STORAGE);
 		return;
 	}
 	/* Elements are reused at once: if the client closed while this copied, the
 	 * copy may hold a part of somebody else's record. */
 	from = bpf_map_lookup_elem(&handovers_v1, &key);
-	if (!from || from->cookie != cookie || to->cookie != cookie) {
+	if (!from || from->cookie != cookie || to->cookie != cookie || bpf_map_delete_elem(&handovers_v1, &key)) {
 		bpf_sk_storage_delete(&records_v1, sk);
 		count(WEIR_NO_RECORD);
 		return;
 	}
 	to->role = WEIR_ROLE_ACCEPTED;
-	bpf_map_delete_elem(&handovers_v1, &key);
 	count(WEIR_HANDED_OVER);
+	count_flow(generation, backend, WEIR_FLOW_HANDED_OVER);
+	bpf_sock_ops_cb_flags_set(ops, load(ops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
-/* take_back removes the entry of a client that closed before it was accepted. */
+#define SOL_SOCKET 1
+#define SO_PRIORITY 12
+
+static __always_inline int set_priority(struct bpf_sock_ops *ops, __u32 value)
+{
+	return bpf_setsockopt(ops, SOL_SOCKET, SO_PRIORITY, &value, sizeof(value));
+}
+
+/* unclaimed counts an accepted connection that ends with its note unread. The agent
+ * takes a note by deleting it; but of two that delete at once both may succeed, for
+ * the kernel looks before it locks. So what was counted is marked, under the socket's
+ * lock, and the agent looks for the mark after its delete, having waited for that lock. */
+static __always_inline void unclaimed(struct bpf_sock_ops *ops, struct bpf_sock *sk, struct weir_record *r)
+{
+	__u32 generation = r->generation, backend = r->backend;
+
+	if (set_priority(ops, WEIR_UNCLAIMED_PRIORITY))
+		return; /* the agent will find the note */
+	if (bpf_sk_storage_delete(&records_v1, sk)) {
+		set_priority(ops, 0); /* the agent has taken it this moment */
+		return;
+	}
+	count_flow(generation, backend, WEIR_FLOW_UNCLAIMED);
+}
+
+/* take_back removes the entry of a client that closed before it was accepted, and
+ * the note of an accepted connection that nobody has taken. */
 static __always_inline void take_back(struct bpf_sock_ops *ops, struct bpf_sock *sk)
 {
 	struct weir_record *r = bpf_sk_storage_get(&records_v1, sk, 0, 0);
 	struct weir_handover_key key = {};
 	struct weir_record *entry;
 
-	if (!r || r->role != WEIR_ROLE_CLIENT)
+	if (!r)
 		return;
+	if (r->role == WEIR_ROLE_ACCEPTED) {
+		unclaimed(ops, sk, r);
+		return;
+	}
 	client_key(ops, &key);
 	entry = bpf_map_lookup_elem(&handovers_v1, &key);
 	if (!entry || entry->cookie != r->cookie)
 		return; /* handed over, or the port is somebody else's by now */
-	bpf_map_delete_elem(&handovers_v1, &key);
+	if (bpf_map_delete_elem(&handovers_v1, &key))
+		return; /* handed over this moment */
 	count(WEIR_ABANDONED);
+	count_flow(r->generation, r->backend, WEIR_FLOW_ABANDONED);
 }
 
 SEC("sockops")

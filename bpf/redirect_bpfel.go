@@ -54,6 +54,35 @@ type RedirectWeirDestinationKey struct {
 	Addr      [16]uint8
 }
 
+type RedirectWeirFlowCounter uint32
+
+const (
+	RedirectWeirFlowCounterWEIR_FLOW_REDIRECTED     RedirectWeirFlowCounter = 0
+	RedirectWeirFlowCounterWEIR_FLOW_HANDED_OVER    RedirectWeirFlowCounter = 1
+	RedirectWeirFlowCounterWEIR_FLOW_UNCLAIMED      RedirectWeirFlowCounter = 2
+	RedirectWeirFlowCounterWEIR_FLOW_ABANDONED      RedirectWeirFlowCounter = 3
+	RedirectWeirFlowCounterWEIR_FLOW_UNPUBLISHED    RedirectWeirFlowCounter = 4
+	RedirectWeirFlowCounterWEIR_FLOW_ACCEPT_STORAGE RedirectWeirFlowCounter = 5
+	RedirectWeirFlowCounterWEIR_FLOW_DENIED_FULL    RedirectWeirFlowCounter = 6
+	RedirectWeirFlowCounterWEIR_FLOW_DENIED_STORAGE RedirectWeirFlowCounter = 7
+	RedirectWeirFlowCounterWEIR_FLOW_DENIED_UNREADY RedirectWeirFlowCounter = 8
+	RedirectWeirFlowCounterWEIR_FLOW_UDP_DENIED     RedirectWeirFlowCounter = 9
+	RedirectWeirFlowCounterWEIR_FLOW_COUNTERS       RedirectWeirFlowCounter = 10
+)
+
+type RedirectWeirFlows struct {
+	_    structs.HostLayout
+	Made uint64
+	Name [64]uint8
+	N    [16]uint64
+}
+
+type RedirectWeirFlowsKey struct {
+	_          structs.HostLayout
+	Generation uint32
+	Backend    uint32
+}
+
 type RedirectWeirHandoverKey struct {
 	_          structs.HostLayout
 	Netns      uint64
@@ -103,6 +132,7 @@ const (
 	RedirectMapConfigV1          = "config_v1"
 	RedirectMapCountersV1        = "counters_v1"
 	RedirectMapDestinationsV1    = "destinations_v1"
+	RedirectMapFlowsV1           = "flows_v1"
 	RedirectMapHandoversV1       = "handovers_v1"
 	RedirectMapRecordsV1         = "records_v1"
 	RedirectMapStampsV1          = "stamps_v1"
@@ -178,6 +208,7 @@ type RedirectMapSpecs struct {
 	ConfigV1       *ebpf.MapSpec `ebpf:"config_v1"`
 	CountersV1     *ebpf.MapSpec `ebpf:"counters_v1"`
 	DestinationsV1 *ebpf.MapSpec `ebpf:"destinations_v1"`
+	FlowsV1        *ebpf.MapSpec `ebpf:"flows_v1"`
 	HandoversV1    *ebpf.MapSpec `ebpf:"handovers_v1"`
 	RecordsV1      *ebpf.MapSpec `ebpf:"records_v1"`
 	StampsV1       *ebpf.MapSpec `ebpf:"stamps_v1"`
@@ -213,6 +244,7 @@ type RedirectMaps struct {
 	ConfigV1       *ebpf.Map `ebpf:"config_v1"`
 	CountersV1     *ebpf.Map `ebpf:"counters_v1"`
 	DestinationsV1 *ebpf.Map `ebpf:"destinations_v1"`
+	FlowsV1        *ebpf.Map `ebpf:"flows_v1"`
 	HandoversV1    *ebpf.Map `ebpf:"handovers_v1"`
 	RecordsV1      *ebpf.Map `ebpf:"records_v1"`
 	StampsV1       *ebpf.Map `ebpf:"stamps_v1"`
@@ -224,6 +256,7 @@ func (m *RedirectMaps) Close() error {
 		m.ConfigV1,
 		m.CountersV1,
 		m.DestinationsV1,
+		m.FlowsV1,
 		m.HandoversV1,
 		m.RecordsV1,
 		m.StampsV1,

@@ -10,6 +10,7 @@
 
 #define WEIR_MAX_DESTINATIONS 65536
 #define WEIR_MAX_AGENTS 16 /* agents of one folder, old ones included, while one takes over from another */
+#define WEIR_MAX_FLOWS 16384 /* backends, times the runs of the agent that still count */
 #define WEIR_MAX_HANDOVERS 65536 /* connections between connect and accept, on the whole node */
 
 struct {
@@ -67,6 +68,15 @@ struct {
 	__type(value, __u64);
 } counters_v1 SEC(".maps");
 
+/* What became of the connects to each backend. Not per CPU: a sum over CPUs that is
+ * read while they count is of no moment, and connects are rare enough. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WEIR_MAX_FLOWS);
+	__type(key, struct weir_flows_key);
+	__type(value, struct weir_flows);
+} flows_v1 SEC(".maps");
+
 static __noinline void count(enum weir_counter which)
 {
 	__u32 key = which;
@@ -76,6 +86,17 @@ static __noinline void count(enum weir_counter which)
 	 * preempted caller or a softirq would lose one. */
 	if (n)
 		__sync_fetch_and_add(n, 1);
+}
+
+/* count_flow counts for a backend. Where the agent has made no entry nothing is counted. */
+static __noinline void count_flow(__u32 generation, __u32 backend, enum weir_flow_counter which)
+{
+	struct weir_flows_key key = {generation, backend};
+	struct weir_flows *f = bpf_map_lookup_elem(&flows_v1, &key);
+	__u32 i = which;
+
+	if (f && i < WEIR_FLOW_SLOTS)
+		__sync_fetch_and_add(&f->n[i], 1);
 }
 
 static __always_inline __u16 proxy_port(void)

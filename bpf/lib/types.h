@@ -97,4 +97,40 @@ enum weir_counter {
 	WEIR_COUNTERS,
 };
 
+/* weir_flow_counter indexes weir_flows.n: what became of the connects to one backend.
+ * Append only, and no more than WEIR_FLOW_SLOTS. */
+enum weir_flow_counter {
+	WEIR_FLOW_REDIRECTED,     /* connects rewritten to the proxy */
+	WEIR_FLOW_HANDED_OVER,    /* notes moved to an accepted socket */
+	WEIR_FLOW_UNCLAIMED,      /* of those: the connection ended before the agent took the note */
+	WEIR_FLOW_ABANDONED,      /* ended before the handshake did: nobody listened, or the client left */
+	WEIR_FLOW_UNPUBLISHED,    /* no room for the hand-over: the agent closes it */
+	WEIR_FLOW_ACCEPT_STORAGE, /* no memory on the accepted socket: the agent closes it */
+	WEIR_FLOW_DENIED_FULL,    /* connects refused (ECONNREFUSED): no room for the hand-over */
+	WEIR_FLOW_DENIED_STORAGE, /* connects refused (ECONNREFUSED): no memory for the note */
+	WEIR_FLOW_DENIED_UNREADY, /* connects refused (ECONNREFUSED): no agent has set the port */
+	WEIR_FLOW_UDP_DENIED,     /* datagrams and UDP connects refused (EPERM) */
+	WEIR_FLOW_COUNTERS,
+};
+
+/* The SO_PRIORITY of an accepted socket that was counted as WEIR_FLOW_UNCLAIMED. */
+#define WEIR_UNCLAIMED_PRIORITY 0x57454952
+
+#define WEIR_FLOW_SLOTS 16
+#define WEIR_BACKEND_LEN 64 /* configuration: at most 63 bytes */
+
+/* weir_flows_key is a backend as one run of the agent numbers it, as in weir_destination. */
+struct weir_flows_key {
+	__u32 generation;
+	__u32 backend;
+};
+
+/* weir_flows counts the connections to one backend. The agent makes the entry before
+ * anything can be counted and changes it never again. */
+struct weir_flows {
+	__u64 made; /* when the counting began, ns, CLOCK_REALTIME */
+	__u8 name[WEIR_BACKEND_LEN]; /* of the backend, zero padded */
+	__u64 n[WEIR_FLOW_SLOTS]; /* by enum weir_flow_counter */
+};
+
 #endif

@@ -38,6 +38,7 @@ func (a *agent) startControl(context.Context) error {
 	s.Handle("POST /v1/login", a.handleLogin)
 	s.Handle("POST /v1/logout", a.handleLogout)
 	s.Handle("POST /v1/exec", a.handleExec)
+	s.Handle("POST /v1/account", a.handleAccount)
 	a.handleApprovals(s)
 	a.handleEvidence(s)
 	a.control = s
@@ -77,6 +78,7 @@ func (a *agent) handleStatus(context.Context, *identity.Caller, []byte, *http.Re
 		s.Ready = false
 		s.Problems = append(s.Problems, err.Error())
 	}
+	a.accountStatus(&s)
 	for _, i := range a.cfg.Identity.Issuers {
 		s.Issuers = append(s.Issuers, control.Issuer{Issuer: i.Issuer, ClientID: i.ClientID, Kind: string(i.Kind)})
 	}

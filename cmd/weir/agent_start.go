@@ -22,6 +22,7 @@ import (
 	"github.com/weirproxy/weir/internal/budget"
 	"github.com/weirproxy/weir/internal/ca"
 	"github.com/weirproxy/weir/internal/catalog"
+	"github.com/weirproxy/weir/internal/completeness"
 	"github.com/weirproxy/weir/internal/config"
 	"github.com/weirproxy/weir/internal/console"
 	"github.com/weirproxy/weir/internal/control"
@@ -63,6 +64,7 @@ type agent struct {
 	held      *approval.Manager // the same as approvals, for the gate
 	sessions  *session.Server
 	accept    *accept.Acceptor
+	ledger    *completeness.Ledger
 	control   *control.Server[*identity.Caller]
 	console   *console.Console // nil: it does not listen
 
@@ -136,13 +138,16 @@ func (a *agent) start(ctx context.Context) error {
 		{"policy", a.startPolicy},
 		{"budgets", a.startBudgets},
 		{"credentials", a.startCredentials},
+		{"anchors", a.startAnchors},
 		{"certificate authority", a.startCA},
 		{"SQL parser", a.startParser},
+		{"account of connections", a.makeLedger},
 		{"redirect", a.startRedirect},
 		{"identity", a.startIdentity},
 		{"console pages", a.makeConsole},
 		{"approvals", a.startApprovals},
 		{"sessions", a.startSessions},
+		{"account of connections before", a.startLedger},
 		{"accept", a.startAccept},
 		{"control socket", a.startControl},
 		{"console", a.startConsole},
@@ -299,7 +304,7 @@ func (a *agent) startRedirect(ctx context.Context) error {
 	}
 	r, err := redirect.Open(redirect.Config{
 		Cgroups: a.cfg.Intercept.Cgroups, BPFFS: a.cfg.Intercept.BPFFS, ProxyPort: a.cfg.Intercept.ProxyPort,
-		Destinations: destinations, OnBypass: a.onBypass, Log: a.log,
+		Destinations: destinations, Backends: a.backendNames(), OnBypass: a.onBypass, Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -402,7 +407,7 @@ func (a *agent) startSessions(ctx context.Context) error {
 	}
 	a.sessions = session.New(session.Config{
 		Node: a.cfg.Node, Observe: a.cfg.Intercept.Mode == config.Observe,
-		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.audit, Budgets: a.budgets, Approvals: a.held,
+		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.ledger, Budgets: a.budgets, Approvals: a.held,
 		Login: a.logins.Login,
 		Handlers: map[flow.Protocol]session.Handler{
 			flow.Postgres: pg,
@@ -452,7 +457,7 @@ func (a *agent) startAccept(context.Context) error {
 		return acceptor.Drain(ctx)
 	})
 	a.run("accept", func(ctx context.Context) error {
-		return acceptor.Serve(ctx, func(c *accept.Conn) { a.sessions.Serve(flows, c) })
+		return acceptor.Serve(ctx, func(c *accept.Conn) { a.serveFlow(flows, c) })
 	})
 	return nil
 }
@@ -480,6 +485,7 @@ func (a *agent) next(ctx context.Context) (*net.TCPConn, accept.Origin, error) {
 	if err != nil {
 		return nil, accept.Origin{}, err
 	}
+	a.claimed(c.Record.Backend)
 	return c.TCPConn, accept.Origin{Destination: c.Record.Destination, Backend: c.Record.Backend, Process: c.Record.Process}, nil
 }
 
@@ -489,9 +495,7 @@ func (a *agent) onRefused(f *flow.Flow, err error) {
 		ev.Flow, ev.Backend, ev.Protocol, ev.Destination = string(f.ID), f.Backend, string(f.Protocol), f.Destination.String()
 		ev.Process = session.ProcessEvent(&f.Process)
 	}
-	if err := a.record(context.Background(), ev); err != nil {
-		a.log.Error("a refused flow could not be recorded", "error", err)
-	}
+	a.recordRefused(f, ev)
 }
 
 func (a *agent) tlsFor(g *session.Gate, names []string) *tls.Config {

@@ -51,10 +51,13 @@ func auditCommand() *cli.Command {
 				Flags: []cli.Flag{
 					stateDirFlag(),
 					&cli.StringFlag{Name: "key", Usage: "`FILE` with the log's public key"},
+					&cli.StringSliceFlag{Name: "witness", Usage: "a checkpoint must be cosigned by the witness with this `KEY` (NAME+HASH+BASE64); may be repeated"},
 					outputFlag(),
 				},
 				Action: auditVerify,
 			},
+			auditAccountCommand(),
+			auditCompareCommand(),
 		},
 	}
 }
@@ -220,6 +223,9 @@ func whatOf(ev *auditlog.Event) string {
 	}
 	if p := ev.Process; p != nil {
 		add("by %s", or(p.Exe))
+	}
+	if c := ev.Completeness; c != nil {
+		add("%s", accountText(c))
 	}
 	add("rule %q", ev.Rule)
 	add("%s", ev.Reason)

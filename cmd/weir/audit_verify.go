@@ -30,6 +30,10 @@ func auditVerify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	witnesses, err := witnessKeys(c)
+	if err != nil {
+		return err
+	}
 	rep, err := auditlog.VerifyLog(dir, key)
 	if errors.Is(err, auditlog.ErrNoLog) {
 		return fmt.Errorf("there is no audit log in %s; name the state directory of the agent with --dir", dir)
@@ -37,15 +41,68 @@ func auditVerify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	signed, err := cosigned(dir, key, witnesses)
+	if err != nil {
+		return err
+	}
 	if asJSON {
-		err = printJSON(c.App.Writer, verifyJSON(rep, key))
+		v := verifyJSON(rep, key)
+		v.Witnesses = signed
+		err = printJSON(c.App.Writer, v)
 	} else {
-		printReport(c.App.Writer, rep, key, keyFile)
+		printReport(c.App.Writer, rep, signed, key, keyFile)
 	}
 	if err == nil && !rep.Intact() {
 		return cli.Exit(fmt.Sprintf("the audit log in %s is not what was written: %v", dir, firstWrong(rep)), exitUnproven)
 	}
+	for _, w := range signed {
+		if err == nil && w.Size == 0 {
+			return cli.Exit(fmt.Sprintf("no checkpoint is cosigned by the witness %s", w.Name), exitUnproven)
+		}
+	}
 	return err
+}
+
+// verifyWitness is how far a witness has signed the log.
+type verifyWitness struct {
+	Name string     `json:"name"`
+	Size uint64     `json:"size"`           // of the largest head with its signature; 0: none
+	Time *time.Time `json:"time,omitempty"` // by the witness's clock
+}
+
+func witnessKeys(c *cli.Context) ([]auditlog.WitnessKey, error) {
+	var keys []auditlog.WitnessKey
+	for _, text := range c.StringSlice("witness") {
+		k, err := auditlog.ParseWitnessKey(text)
+		if err != nil {
+			return nil, usagef("--witness: %v", err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// cosigned looks for the witnesses' signatures; that each head is a beginning of
+// the log is checked elsewhere.
+func cosigned(dir string, key auditlog.PublicKey, witnesses []auditlog.WitnessKey) ([]verifyWitness, error) {
+	list := make([]verifyWitness, len(witnesses))
+	for i, w := range witnesses {
+		list[i].Name = w.Name
+	}
+	if len(witnesses) == 0 {
+		return nil, nil
+	}
+	for h, err := range auditlog.AnchoredHeads(dir, key) {
+		if err != nil {
+			return list, nil // VerifyLog says so
+		}
+		for i, w := range witnesses {
+			if at, ok := h.Cosigned(w); ok && h.Size >= list[i].Size {
+				list[i].Size, list[i].Time = h.Size, &at
+			}
+		}
+	}
+	return list, nil
 }
 
 func firstWrong(r *auditlog.LogReport) error {
@@ -56,12 +113,17 @@ func firstWrong(r *auditlog.LogReport) error {
 }
 
 // printReport writes what was checked, the sealed log first: it is the older part.
-func printReport(w io.Writer, r *auditlog.LogReport, key auditlog.PublicKey, keyFile string) {
+func printReport(w io.Writer, r *auditlog.LogReport, signed []verifyWitness, key auditlog.PublicKey, keyFile string) {
 	fmt.Fprintf(w, "key:         %s+%08x, from %s\n", key.Name, key.ID(), keyFile)
 	if r.Sealed != nil {
 		printSealed(w, r.Sealed, r.Spool)
 	} else {
 		fmt.Fprintln(w, "sealed log:  none yet")
+	}
+	for _, x := range signed {
+		if x.Time != nil {
+			fmt.Fprintf(w, "witness:     %s has signed the first %d entries, at %s by its clock\n", clean(x.Name), x.Size, x.Time.Format(time.RFC3339))
+		}
 	}
 	if r.Spool != nil {
 		printSpool(w, r.Spool)
@@ -93,6 +155,9 @@ func printSealed(w io.Writer, r *auditlog.SealedReport, spool *auditlog.Report) 
 	}
 	fmt.Fprintf(w, "tree:        root %s, signed; every entry and every hash leads to it\n", base64.StdEncoding.EncodeToString(r.Head.Root[:]))
 	fmt.Fprintf(w, "checkpoints: %d kept, each a beginning of this log\n", r.Heads)
+	if r.Anchored > 0 {
+		fmt.Fprintf(w, "anchors:     %d checkpoints that others signed or stamped, each a beginning of this log\n", r.Anchored)
+	}
 	for _, gone := range r.Removed {
 		fmt.Fprintf(w, "removed:     index %d to %d by retention, as the log says; their hashes are there\n", gone.From, gone.To-1)
 	}
@@ -134,23 +199,24 @@ func printSpool(w io.Writer, r *auditlog.Report) {
 
 // verifyResult is `weir audit verify -o json`.
 type verifyResult struct {
-	Intact      bool          `json:"intact"`
-	Dir         string        `json:"dir"`
-	Node        string        `json:"node"`
-	Key         string        `json:"key"`
-	Segments    int           `json:"segments"`
-	Bytes       int64         `json:"bytes"`
-	Events      uint64        `json:"events"`
-	FirstSeq    uint64        `json:"first_seq"`
-	LastSeq     uint64        `json:"last_seq"`
-	Checkpoints int           `json:"checkpoints"`
-	SignedSeq   uint64        `json:"signed_seq"`
-	Signed      *time.Time    `json:"signed,omitempty"`
-	Unsigned    uint64        `json:"unsigned"`
-	Gaps        int           `json:"gaps"`
-	Unfinished  int64         `json:"unfinished_bytes"`
-	Wrong       *verifyWrong  `json:"wrong,omitempty"`
-	Sealed      *verifySealed `json:"sealed,omitempty"`
+	Intact      bool            `json:"intact"`
+	Dir         string          `json:"dir"`
+	Node        string          `json:"node"`
+	Key         string          `json:"key"`
+	Segments    int             `json:"segments"`
+	Bytes       int64           `json:"bytes"`
+	Events      uint64          `json:"events"`
+	FirstSeq    uint64          `json:"first_seq"`
+	LastSeq     uint64          `json:"last_seq"`
+	Checkpoints int             `json:"checkpoints"`
+	SignedSeq   uint64          `json:"signed_seq"`
+	Signed      *time.Time      `json:"signed,omitempty"`
+	Unsigned    uint64          `json:"unsigned"`
+	Gaps        int             `json:"gaps"`
+	Unfinished  int64           `json:"unfinished_bytes"`
+	Wrong       *verifyWrong    `json:"wrong,omitempty"`
+	Sealed      *verifySealed   `json:"sealed,omitempty"`
+	Witnesses   []verifyWitness `json:"witnesses,omitempty"`
 }
 
 // verifySealed is about the sealed log.
@@ -163,6 +229,7 @@ type verifySealed struct {
 	FirstSeq    uint64           `json:"first_seq"`
 	LastSeq     uint64           `json:"last_seq"`
 	Checkpoints int              `json:"checkpoints"`
+	Anchored    int              `json:"anchored"`
 	Removed     []verifyRange    `json:"removed"`
 	Gaps        int              `json:"gaps"`
 	Overlap     uint64           `json:"overlap"`
@@ -204,7 +271,7 @@ func verifyJSON(l *auditlog.LogReport, key auditlog.PublicKey) verifyResult {
 	}
 	if r := l.Sealed; r != nil {
 		v.Sealed = &verifySealed{Dir: r.Dir, Origin: r.Head.Origin, Size: r.Head.Size, Root: base64.StdEncoding.EncodeToString(r.Head.Root[:]), Entries: r.Entries,
-			FirstSeq: r.FirstSeq, LastSeq: r.LastSeq, Checkpoints: r.Heads, Removed: []verifyRange{}, Gaps: r.Gaps, Overlap: r.Overlap}
+			FirstSeq: r.FirstSeq, LastSeq: r.LastSeq, Checkpoints: r.Heads, Anchored: r.Anchored, Removed: []verifyRange{}, Gaps: r.Gaps, Overlap: r.Overlap}
 		for _, gone := range r.Removed {
 			v.Sealed.Removed = append(v.Sealed.Removed, verifyRange(gone))
 		}

@@ -52,13 +52,13 @@ func printStatus(s *control.Status) {
 	fmt.Printf("audit:    %s, durability %s, %d events, %d sealed\n", s.Audit.Dir, s.Audit.Durability, s.Audit.Seq, s.Audit.Sealed)
 	fmt.Println("flows:   ", s.Flows)
 	fmt.Println()
-	_ = table(os.Stdout, "BACKEND\tPROTOCOL\tDESTINATIONS", func(row func(...any)) {
+	_ = table(os.Stdout, "BACKEND\tPROTOCOL\tCONNECTIONS\tDESTINATIONS", func(row func(...any)) {
 		for _, b := range s.Backends {
 			text := strings.Join(b.Destinations, " ")
 			if b.Problem != "" {
 				text += " (" + b.Problem + ")"
 			}
-			row(b.Name, b.Protocol, or(text))
+			row(b.Name, b.Protocol, connectionsText(b.Connections), or(text))
 		}
 	})
 	fmt.Println()
@@ -77,4 +77,21 @@ func printStatus(s *control.Status) {
 			row(n.Inode, or(text))
 		}
 	})
+}
+
+// connectionsText is what became of the connections that the kernel handed over.
+func connectionsText(c *control.Connections) string {
+	if c == nil {
+		return "not counted"
+	}
+	text := fmt.Sprintf("%d: %d opened, %d refused", c.HandedOver, c.Opened, c.Refused)
+	for _, x := range []struct {
+		n    int64
+		what string
+	}{{int64(c.Unclaimed), "left early"}, {int64(c.UnderWay), "under way"}, {c.Difference, "MISSING in the audit log"}} {
+		if x.n != 0 {
+			text += fmt.Sprintf(", %d %s", x.n, x.what)
+		}
+	}
+	return text
 }

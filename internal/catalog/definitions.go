@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -114,13 +113,13 @@ func (l *loader) loadDefinitions() (all []sqlmeta.Definition, partial bool) {
 	if l.err != nil {
 		return nil, false
 	}
-	if _, l.err = query(l.ctx, l.conn, "SAVEPOINT texts; SET LOCAL lock_timeout TO '"+textLockTimeout+"'"); l.err != nil {
+	if _, l.err = query(l.ctx, l.conn, savepointSQL); l.err != nil {
 		return nil, false
 	}
 	all, partial = l.texts()
 	var refused *pgconn.PgError
 	if errors.As(l.err, &refused) && refused.Code == lockNotAvailable {
-		_, l.err = query(l.ctx, l.conn, "ROLLBACK TO SAVEPOINT texts")
+		_, l.err = query(l.ctx, l.conn, giveUpSQL)
 		return nil, true
 	}
 	return all, partial
@@ -138,18 +137,14 @@ func (l *loader) texts() (all []sqlmeta.Definition, partial bool) {
 		total += len(text)
 		return true
 	}
-	l.each(fmt.Sprintf(viewTextsSQL, fmt.Sprintf(unlocked, "2618", "(SELECT r.oid FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid AND r.ev_type OPERATOR(pg_catalog.=) '1')")), 2, func(row [][]byte) {
+	l.each(viewTexts(), 2, func(row [][]byte) {
 		if row[1] == nil {
 			partial = true
 		} else if fits(row[1]) {
 			all = append(all, sqlmeta.Definition{OID: l.oid(row[0]), Kind: sqlmeta.ViewDefinition, Text: string(row[1])})
 		}
 	})
-	body := "p.prosrc"
-	if l.major() >= 14 {
-		body = "CASE WHEN p.prosqlbody IS NULL THEN p.prosrc WHEN " + fmt.Sprintf(unlocked, "1255", "p.oid") + " THEN pg_catalog.pg_get_function_sqlbody(p.oid) END"
-	}
-	l.each(fmt.Sprintf(functionTextsSQL, body), 6, func(row [][]byte) {
+	l.each(functionTexts(l.major()), 6, func(row [][]byte) {
 		d := sqlmeta.Definition{OID: l.oid(row[0]), Kind: sqlmeta.SQLFunction}
 		if string(row[1]) == "plpgsql" {
 			d.Kind = sqlmeta.PLpgSQLFunction

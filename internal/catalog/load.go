@@ -136,11 +136,11 @@ const (
 // load reads the whole picture in one snapshot, one query for each class of
 // objects. partial is set when it lacks texts that can be read later.
 func load(ctx context.Context, conn *pgconn.PgConn, version uint64) (_ *sqlmeta.Catalog, partial bool, err error) {
-	if _, err := query(ctx, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout TO '10s'; SET LOCAL search_path TO ''"); err != nil {
+	if _, err := query(ctx, conn, beginSQL); err != nil {
 		return nil, false, err
 	}
 	defer func() {
-		if _, e := query(ctx, conn, "ROLLBACK"); err == nil {
+		if _, e := query(ctx, conn, rollbackSQL); err == nil {
 			err = e
 		}
 	}()
@@ -255,11 +255,7 @@ func (l *loader) loadRelations() {
 }
 
 func (l *loader) loadColumns() {
-	generated := "a.attgenerated"
-	if m := l.major(); m > 0 && m < 12 {
-		generated = "''"
-	}
-	l.each(fmt.Sprintf(columnsSQL, generated), 4, func(row [][]byte) {
+	l.each(columns(l.major()), 4, func(row [][]byte) {
 		r := l.relations[l.oid(row[0])]
 		attr := l.attr(row[1], 1)
 		if r == nil || l.err != nil {

@@ -186,6 +186,36 @@ type Audit struct {
 	// Retention of sealed records. Default: 400d.
 	Retention Duration `yaml:"retention"`
 	OTLP      OTLP     `yaml:"otlp"`
+	// Witnesses cosign the sealed log's checkpoints. Empty: none.
+	Witnesses []Witness `yaml:"witnesses"`
+	Timestamp Timestamp `yaml:"timestamp"`
+	Copy      Copy      `yaml:"copy"`
+}
+
+// Witness is one of C2SP tlog-witness.md.
+type Witness struct {
+	URL string `yaml:"url"` // the prefix of add-checkpoint
+	Key string `yaml:"key"` // its verifier key, NAME+HASH+BASE64
+}
+
+// Timestamp is an authority of RFC 3161 that stamps a checkpoint every hour.
+// Empty: none.
+type Timestamp struct {
+	URL    string `yaml:"url"`
+	CAFile string `yaml:"ca_file"` // empty: the system's roots
+}
+
+// Copy is a bucket with Object Lock in an S3-compatible store, where the sealed
+// log is copied to. Empty: nowhere.
+type Copy struct {
+	Endpoint  string   `yaml:"endpoint"` // URL
+	Region    string   `yaml:"region"`
+	Bucket    string   `yaml:"bucket"`
+	Prefix    string   `yaml:"prefix"`     // of the objects' names; default: the node's name
+	AccessKey string   `yaml:"access_key"` // reference
+	SecretKey string   `yaml:"secret_key"` // reference
+	Lock      Duration `yaml:"lock"`       // mode COMPLIANCE; default: audit.retention
+	CAFile    string   `yaml:"ca_file"`    // empty: the system's roots
 }
 
 // OTLP is where every audit event, traces and metrics go. Empty: nowhere.
@@ -304,6 +334,12 @@ func (v *validator) defaults() {
 	}
 	if !v.doc.Has("audit.retention") {
 		c.Audit.Retention = Duration(defaultRetention)
+	}
+	if c.Audit.Copy.Endpoint != "" {
+		set(&c.Audit.Copy.Prefix, c.Node)
+		if c.Audit.Copy.Lock == 0 {
+			c.Audit.Copy.Lock = c.Audit.Retention
+		}
 	}
 	for i := range c.Identity.Issuers {
 		is := &c.Identity.Issuers[i]

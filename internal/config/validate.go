@@ -76,6 +76,7 @@ func (v *validator) validate() {
 	}
 	v.approvals()
 	v.audit()
+	v.anchors()
 	v.hub()
 	v.secrets()
 }
@@ -361,6 +362,41 @@ func (v *validator) audit() {
 		if !headerName.MatchString(name) {
 			v.doc.Add("audit.otlp.headers", "audit.otlp.headers has a name that is no header name", "see RFC 9110, 5.1")
 		}
+	}
+}
+
+func (v *validator) anchors() {
+	a := &v.c.Audit
+	for i, w := range a.Witnesses {
+		path := index("audit.witnesses", i)
+		v.httpURL(path+".url", w.URL)
+		if strings.Count(w.Key, "+") < 2 {
+			v.doc.Add(path+".key", path+".key is no key of a witness", "write its verifier key, NAME+HASH+BASE64")
+		}
+	}
+	if a.Timestamp.URL != "" {
+		v.httpURL("audit.timestamp.url", a.Timestamp.URL)
+	}
+	v.absolute("audit.timestamp.ca_file", a.Timestamp.CAFile)
+	c := &a.Copy
+	if *c == (Copy{}) {
+		return
+	}
+	v.httpURL("audit.copy.endpoint", c.Endpoint)
+	if u, err := url.Parse(c.Endpoint); err == nil && strings.Trim(u.Path, "/") != "" {
+		v.doc.Add("audit.copy.endpoint", "audit.copy.endpoint has a path", "write the store's address alone; the bucket has its own setting")
+	}
+	if c.Bucket == "" {
+		v.doc.Add("audit.copy", "audit.copy has no bucket", "add bucket: NAME, of a bucket with Object Lock")
+	}
+	if c.AccessKey == "" || c.SecretKey == "" {
+		v.doc.Add("audit.copy", "audit.copy has no credentials", "add access_key: and secret_key: with references")
+	}
+	v.secret("audit.copy.access_key", c.AccessKey)
+	v.secret("audit.copy.secret_key", c.SecretKey)
+	v.absolute("audit.copy.ca_file", c.CAFile)
+	if c.Lock < 0 {
+		v.doc.Add("audit.copy.lock", "audit.copy.lock is negative", "write 400d, for example")
 	}
 }
 

@@ -48,6 +48,19 @@ type Backend struct {
 	Protocol     string   `json:"protocol"`
 	Destinations []string `json:"destinations"`
 	Problem      string   `json:"problem,omitempty"`
+	// Connections since the agent started; nil when they could not be counted.
+	Connections *Connections `json:"connections,omitempty"`
+}
+
+// Connections is the account of a backend's connections since the agent started: what the
+// kernel handed over, and what became of it (auditlog.FlowCount).
+type Connections struct {
+	HandedOver uint64 `json:"handed_over"`
+	Opened     uint64 `json:"opened"`
+	Refused    uint64 `json:"refused"`
+	Unclaimed  uint64 `json:"unclaimed"`
+	UnderWay   uint64 `json:"under_way"`
+	Difference int64  `json:"difference"`
 }
 
 // Issuer is what a client needs to sign in.

@@ -46,7 +46,7 @@ func (q *asking) within(ctx context.Context, find func(context.Context) error) e
 	if q.conn.IsClosed() {
 		return refusal("the connection to the server broke")
 	}
-	if _, err := q.rows(ctx, "BEGIN TRANSACTION READ ONLY", nil, 0); err != nil {
+	if _, err := q.rows(ctx, beginSQL, nil, 0); err != nil {
 		return err
 	}
 	err := q.settings(ctx)
@@ -54,7 +54,7 @@ func (q *asking) within(ctx context.Context, find func(context.Context) error) e
 		err = find(ctx)
 	}
 	if !q.conn.IsClosed() { // else the server rolls back by itself
-		if _, end := q.rows(ctx, "ROLLBACK", nil, 0); err == nil {
+		if _, end := q.rows(ctx, rollbackSQL, nil, 0); err == nil {
 			err = end
 		}
 	}

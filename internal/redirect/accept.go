@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/weirproxy/weir/bpf"
 )
@@ -42,16 +43,50 @@ type Bypass struct {
 // ErrClosed is returned by Accept after Close.
 var ErrClosed = errors.New("the redirector is closed")
 
-// Accept returns the next connection of any namespace. The caller owns it.
+// Accept returns the next connection of any namespace. The caller owns it, and has to
+// account for it: its note is taken out of the kernel here, and what ends before that
+// the kernel counts itself (FlowCounts.Unclaimed).
 func (r *Redirector) Accept(ctx context.Context) (*Conn, error) {
-	select {
-	case c := <-r.conns:
-		return c, nil
-	case <-r.done:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	for {
+		select {
+		case c := <-r.conns:
+			if r.claim(c.TCPConn) {
+				return c, nil
+			}
+			reset(c.TCPConn)
+		case <-r.done:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
+}
+
+// unclaimedPriority is WEIR_UNCLAIMED_PRIORITY of bpf/lib/types.h.
+const unclaimedPriority = 0x57454952
+
+// claim takes the note of a connection; false when the kernel has taken it back and
+// counted it, since the client is gone already.
+func (r *Redirector) claim(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var taken, looked error
+	mark := 0
+	err = raw.Control(func(fd uintptr) {
+		if taken = r.objects.RecordsV1.Delete(int32(fd)); taken != nil {
+			return
+		}
+		// TCP_INFO waits for the socket's lock: what the kernel has begun is done then.
+		if _, looked = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); looked == nil {
+			mark, looked = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PRIORITY)
+		}
+	})
+	if err == nil && taken != nil && !errors.Is(taken, ebpf.ErrKeyNotExist) || looked != nil {
+		r.config.Log.Error("the note of a connection could not be taken, so it is refused", "error", errors.Join(taken, looked))
+	}
+	return err == nil && taken == nil && looked == nil && mark != unclaimedPriority
 }
 
 // handle runs on a listener's accept loop: it reads the record and passes the

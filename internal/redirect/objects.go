@@ -116,6 +116,7 @@ func (o *objects) mapByName(name string) *ebpf.Map {
 		bpf.RedirectMapConfigV1:       o.ConfigV1,
 		bpf.RedirectMapCountersV1:     o.CountersV1,
 		bpf.RedirectMapDestinationsV1: o.DestinationsV1,
+		bpf.RedirectMapFlowsV1:        o.FlowsV1,
 		bpf.RedirectMapHandoversV1:    o.HandoversV1,
 		bpf.RedirectMapRecordsV1:      o.RecordsV1,
 		bpf.RedirectMapStampsV1:       o.StampsV1,

@@ -36,6 +36,9 @@ type Config struct {
 	AgentCgroup string
 	// Destinations are protected from the first moment on; see SetDestinations.
 	Destinations []Destination
+	// Backends are the names of the backends that Destinations number. Connections are
+	// counted for each of them; see FlowCounts.
+	Backends []string
 	// OnBypass is told of every connection that was closed for lack of a valid
 	// record. It runs on a goroutine of its own, one call at a time.
 	OnBypass func(Bypass) `json:"-"`
@@ -60,6 +63,7 @@ type Redirector struct {
 	missed   atomic.Uint64
 	done     chan struct{}
 	stop     context.CancelFunc
+	flows    flowCounts
 	workers  sync.WaitGroup
 	closing  sync.Once
 
@@ -161,8 +165,12 @@ func (r *Redirector) populate(undo *undoList) error {
 	// A generation is never used twice: entries of this run may be in the table already.
 	old.Generation = r.generation
 	undo.add(func() { _ = r.objects.ConfigV1.Put(uint32(0), &old) })
-	var err error
 	start := time.Now()
+	// The counting begins before there is anything to count.
+	err := r.flows.begin(r.objects.FlowsV1, r.config.Backends, r.generation, start)
+	if err != nil {
+		return err
+	}
 	if r.destinations, err = loadDestinations(r.objects.DestinationsV1, r.generation, start); err != nil {
 		return err
 	}
@@ -439,6 +447,7 @@ func (r *Redirector) Close() error {
 		r.workers.Wait()
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		r.flows.end()
 		closeAll(r.attachments)
 		r.objects.Close()
 		r.lock.Close()

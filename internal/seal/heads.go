@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/weirproxy/weir/internal/audit"
 	"github.com/weirproxy/weir/pkg/auditlog"
 )
 
@@ -32,17 +33,7 @@ func (s *Sealer) keepHead() error {
 	if err != nil {
 		return err
 	}
-	f, err := openAppend(s.keepFile())
-	if err == nil {
-		_, err = f.Write(append(line, '\n'))
-		if err == nil {
-			err = f.Sync()
-		}
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}
-	if err == nil {
+	if err = audit.AppendLine(s.keepFile(), line); err == nil {
 		err = s.FS.SyncDir(filepath.Dir(s.keepFile()))
 	}
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -204,36 +203,3 @@ func (s *Sealer) clean(ctx context.Context, now time.Time) error {
 
 // keepFile is where published heads are kept.
 func (s *Sealer) keepFile() string { return auditlog.HeadsFile(s.StateDir) }
-
-// openAppend opens a file of lines for appending; an incomplete last line, of a
-// write that did not end, goes.
-func openAppend(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	end, err := f.Seek(0, io.SeekEnd)
-	buf := make([]byte, 64<<10)
-	for err == nil && end > 0 {
-		n := min(end, int64(len(buf)))
-		if _, err = f.ReadAt(buf[:n], end-n); err != nil {
-			break
-		}
-		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
-			end = end - n + int64(i) + 1
-			break
-		}
-		end -= n
-	}
-	if err == nil {
-		err = f.Truncate(end)
-	}
-	if err == nil {
-		_, err = f.Seek(end, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}

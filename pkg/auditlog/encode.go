@@ -88,6 +88,11 @@ func AppendEventBody(dst []byte, ev *Event) ([]byte, error) {
 			return dst, err
 		}
 	}
+	if ev.Completeness != nil {
+		if dst, err = appendRare(append(dst, `,"completeness":`...), ev.Completeness); err != nil {
+			return dst, err
+		}
+	}
 	dst = appendOptional(dst, `,"assurance":`, ev.Assurance)
 	if ev.Log != nil {
 		if dst, err = appendRare(append(dst, `,"log":`...), ev.Log); err != nil {

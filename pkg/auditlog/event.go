@@ -31,7 +31,9 @@ const (
 	Gap             Kind = "gap"
 	BypassBlocked   Kind = "bypass.blocked"
 	EvidenceExport  Kind = "evidence.export"
-	RetentionEvent  Kind = "retention" // events are removed because of their age
+	// CompletenessEvent compares the kernel's counters of connections with this log.
+	CompletenessEvent Kind = "completeness"
+	RetentionEvent    Kind = "retention" // events are removed because of their age
 )
 
 // Event is one line of the audit log. Seq and Time are set by the log itself.
@@ -68,8 +70,9 @@ type Event struct {
 	Gap       *GapInfo   `json:"gap,omitempty"`
 	Retention *Retention `json:"retention,omitempty"`
 
-	PolicyFiles []PolicyFile `json:"policy_files,omitempty"` // of policy.load
-	Evidence    *Evidence    `json:"evidence,omitempty"`
+	PolicyFiles  []PolicyFile  `json:"policy_files,omitempty"` // of policy.load
+	Evidence     *Evidence     `json:"evidence,omitempty"`
+	Completeness *Completeness `json:"completeness,omitempty"`
 
 	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
 	Log       *Log   `json:"log,omitempty"`       // once sealed

@@ -76,6 +76,9 @@ func (r *Reader) Position() Position {
 	return r.last
 }
 
+// Header is the header of the segment that it reads.
+func (r *Reader) Header() Header { return r.seg.Header() }
+
 // Next returns the next record. io.EOF means that there is no more for now: call
 // again to see what was written since. After a *DamageError, Skip goes on behind
 // the damage.

@@ -19,6 +19,12 @@ import (
 // in a line, KeptHead. Each of them must be a beginning of what the log is now.
 func HeadsFile(stateDir string) string { return filepath.Join(stateDir, "log", "checkpoints") }
 
+// AnchorsFile keeps heads with what others have said of them, one JSON object in a
+// line: a KeptHead whose note has the signatures of witnesses, and in "stamp" the
+// answer of a time-stamping authority (RFC 3161, base64) about the note as the
+// node alone has signed it.
+func AnchorsFile(stateDir string) string { return filepath.Join(stateDir, "log", "anchors") }
+
 // KeptHead is a line of HeadsFile.
 type KeptHead struct {
 	Time time.Time `json:"time"` // when it was kept, by the node's clock
@@ -31,8 +37,17 @@ const maxHeadLine = 2*maxHead + 256
 // KeptHeads reads the heads in HeadsFile, in order. An incomplete last line, of a
 // write that a crash cut short, is left out. Without the file there are none.
 func KeptHeads(stateDir string, key PublicKey) iter.Seq2[TreeHead, error] {
+	return headsIn(HeadsFile(stateDir), key)
+}
+
+// AnchoredHeads reads the heads in AnchorsFile, in order.
+func AnchoredHeads(stateDir string, key PublicKey) iter.Seq2[TreeHead, error] {
+	return headsIn(AnchorsFile(stateDir), key)
+}
+
+func headsIn(file string, key PublicKey) iter.Seq2[TreeHead, error] {
 	return func(yield func(TreeHead, error) bool) {
-		f, err := os.Open(HeadsFile(stateDir))
+		f, err := os.Open(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			return
 		}
@@ -111,9 +126,10 @@ type SealedReport struct {
 	First, Last time.Time
 	Gaps        int
 	// Removed is what is not there any more; the log itself says why.
-	Removed []IndexRange
-	Heads   int    // kept heads that are beginnings of the log
-	Overlap uint64 // events that stand in the spool too, equal
+	Removed  []IndexRange
+	Heads    int    // kept heads that are beginnings of the log
+	Anchored int    // the same of heads that others have signed
+	Overlap  uint64 // events that stand in the spool too, equal
 
 	// Wrong is the first wrong entry, nil when the log is intact.
 	Wrong *SealedError
@@ -175,8 +191,10 @@ type sealedVerifier struct {
 	report   *SealedReport
 
 	sum    TreeHash
-	levels [][]Hash // the tile at hand of each level
-	heads  []TreeHead
+	levels [][]Hash     // the tile at hand of each level
+	heads  []TreeHead   // by size
+	met    int          // how many of heads are compared
+	kept   int          // how many of heads are of HeadsFile
 	stated []IndexRange // by events about retention
 }
 
@@ -240,7 +258,7 @@ func (v *sealedVerifier) verify() (*SealedReport, error) {
 
 // missing is for a log without a checkpoint: nothing, or what is left of one.
 func (v *sealedVerifier) missing(dir string) (*SealedReport, error) {
-	for _, path := range []string{filepath.Join(dir, "tile"), HeadsFile(v.stateDir)} {
+	for _, path := range []string{filepath.Join(dir, "tile"), HeadsFile(v.stateDir), AnchorsFile(v.stateDir)} {
 		if _, err := os.Stat(path); err == nil {
 			v.wrong(0, CheckpointFile, "the checkpoint is missing")
 			return v.report, nil
@@ -250,18 +268,25 @@ func (v *sealedVerifier) missing(dir string) (*SealedReport, error) {
 }
 
 func (v *sealedVerifier) readHeads() bool {
-	for h, err := range KeptHeads(v.stateDir, v.key) {
-		if err != nil {
-			v.wrong(0, "../checkpoints", "%v", err)
-			return false
+	for _, file := range []string{HeadsFile(v.stateDir), AnchorsFile(v.stateDir)} {
+		last, n := uint64(0), 0
+		for h, err := range headsIn(file, v.key) {
+			if err != nil {
+				v.wrong(0, "../"+filepath.Base(file), "%v", err)
+				return false
+			}
+			if n++; h.Size < last {
+				v.wrong(h.Size, "../"+filepath.Base(file), "checkpoint %d is of a smaller log than the one before it", n)
+				return false
+			}
+			h.Note, last = nil, h.Size
+			v.heads = append(v.heads, h)
 		}
-		if n := len(v.heads); n > 0 && v.heads[n-1].Size > h.Size {
-			v.wrong(h.Size, "../checkpoints", "checkpoint %d is of a smaller log than the one before it", n+1)
-			return false
+		if file == HeadsFile(v.stateDir) {
+			v.kept = n
 		}
-		h.Note = nil
-		v.heads = append(v.heads, h)
 	}
+	sort.SliceStable(v.heads, func(i, j int) bool { return v.heads[i].Size < v.heads[j].Size })
 	return true
 }
 
@@ -406,10 +431,10 @@ func (v *sealedVerifier) partialTiles() error {
 	return nil
 }
 
-// checkHeads compares the kept heads of the tree's size at hand.
+// checkHeads compares the heads of the tree's size at hand.
 func (v *sealedVerifier) checkHeads() {
-	for len(v.heads) > v.report.Heads {
-		h := v.heads[v.report.Heads]
+	for ; v.met < len(v.heads); v.met++ {
+		h := v.heads[v.met]
 		if h.Size > v.tiles.head.Size {
 			v.wrong(v.tiles.head.Size, CheckpointFile, "the log ends here, but a kept checkpoint is of %d entries: its end was cut off", h.Size)
 			return
@@ -421,8 +446,8 @@ func (v *sealedVerifier) checkHeads() {
 			v.wrong(0, "../checkpoints", "the first %d entries are not those of a checkpoint that was kept", h.Size)
 			return
 		}
-		v.report.Heads++
 	}
+	v.report.Heads, v.report.Anchored = v.kept, len(v.heads)-v.kept
 }
 
 // compare compares the events of the spool with the sealed ones, and notes what

@@ -99,6 +99,8 @@ var only = []struct {
 	{"github.com/xuri/excelize", []string{"internal/evidence"}, "reports are evidence's business"},
 	{"codeberg.org/go-pdf/fpdf", []string{"internal/evidence"}, "as excelize"},
 	{"github.com/defenseunicorns/go-oscal", []string{"internal/evidence"}, "as excelize"},
+	{"github.com/minio/minio-go", []string{"internal/anchor"}, "copies of the log are anchor's business"},
+	{"github.com/digitorus", []string{"internal/anchor"}, "time stamps are anchor's business"},
 	{"charm.land", []string{"cmd/weir"}, "terminals are the command line's business"},
 	{module + "/bpf", []string{"internal/redirect"}, "redirect owns the kernel half"},
 }
@@ -164,12 +166,15 @@ var directions = map[string][]string{
 	"internal/ca":              {"internal/flow"},
 	"internal/audit":           {"internal/flow", "pkg/auditlog"},
 	"internal/seal":            {"internal/audit", "pkg/auditlog"},
+	"internal/anchor":          {"internal/audit", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
 	// evidence reads the log and lists the policies whose text it finds there.
-	"internal/evidence": {"internal/policy", "pkg/auditlog"},
-	"internal/config":   {"internal/flow", "internal/strictyaml"},
-	"internal/control":  {"internal/session"},
-	"internal/doctor":   {"internal/flow"},
+	"internal/evidence":     {"internal/policy", "pkg/auditlog"},
+	"internal/completeness": {"pkg/auditlog"},
+	"internal/pglog":        {"pkg/auditlog"},
+	"internal/config":       {"internal/flow", "internal/strictyaml"},
+	"internal/control":      {"internal/session"},
+	"internal/doctor":       {"internal/flow"},
 }
 
 func TestDirections(t *testing.T) {

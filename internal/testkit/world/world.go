@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,7 @@ type Config struct {
 	Backends string                                    // more entries for the backends of weir.yaml
 	// MaxConnections of the database; "": 300.
 	MaxConnections string
+	Settings       map[string]string     // more of postgresql.conf
 	Console        string                // the console's section of weir.yaml; "": it does not listen
 	Extra          func(w *World) string // more of weir.yaml, once the rest runs; nil: nothing
 }
@@ -68,9 +70,11 @@ func Start(cfg Config) (_ *World, err error) {
 		return nil, fmt.Errorf("build weir: %w: %s", err, out)
 	}
 	// The server logs every statement, with the flow's id by its application_name.
-	w.DB, err = postgres.Start(ctx, postgres.Config{Dir: filepath.Join(w.Dir, "db"), Shop: true, InitSQL: cfg.InitSQL, Settings: map[string]string{
+	settings := map[string]string{
 		"log_statement": "all", "log_line_prefix": "[%p|%a|%e] ", "max_connections": cmp.Or(cfg.MaxConnections, "300"), "log_min_duration_statement": "-1",
-	}})
+	}
+	maps.Copy(settings, cfg.Settings)
+	w.DB, err = postgres.Start(ctx, postgres.Config{Dir: filepath.Join(w.Dir, "db"), Shop: true, InitSQL: cfg.InitSQL, Settings: settings})
 	if err != nil {
 		return nil, err
 	}
