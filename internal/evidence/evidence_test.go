@@ -62,7 +62,7 @@ func TestExportAndVerify(t *testing.T) {
 			t.Errorf("%s: %s: %s", c.Claim, c.Result, c.Detail)
 		}
 	}
-	if !r.Intact || r.KeyFrom != "given" || r.Manifest.Events != 74 {
+	if !r.Intact || r.KeyFrom != "given" || r.Manifest.Events != 77 {
 		t.Errorf("%+v", r)
 	}
 	if r := verify(t, pack, nil); !r.Intact || r.KeyFrom != "pack" || !strings.Contains(r.Claims[1].Detail, "INSIDE") {
@@ -74,7 +74,7 @@ func TestExportAndVerify(t *testing.T) {
 		t.Error("a pack of another node is intact")
 	}
 	// What the tables say.
-	for table, want := range map[string]int{"approvals": 1, "decisions": 1, "masks": 1, "denials": 2, "bypass": 1, "identities": 2, "policies": 2, "access": 4, "keys": 1, "sample": 8} {
+	for table, want := range map[string]int{"approvals": 1, "decisions": 1, "masks": 1, "denials": 2, "bypass": 1, "identities": 2, "policies": 2, "access": 4, "keys": 1, "sample": 8, "completeness": 2} {
 		if rows := rowsOf(t, pack, table); len(rows) != want {
 			t.Errorf("%s has %d rows, want %d: %q", table, len(rows), want, rows)
 		}
@@ -90,7 +90,7 @@ func TestExportAndVerify(t *testing.T) {
 	for _, row := range rowsOf(t, pack, "limits") {
 		limits += strings.Join(row[3:], ": ") + "\n"
 	}
-	for _, want := range []string{"agent restarted after an end", "gap in the record", "the clock was set back", "connection without an end", "action without an outcome"} {
+	for _, want := range []string{"agent restarted after an end", "gap in the record", "the clock was set back", "connection without an end", "action without an outcome", "2 more than the log has records of"} {
 		if !strings.Contains(limits, want) {
 			t.Errorf("the limits do not say %q:\n%s", want, limits)
 		}

@@ -236,6 +236,11 @@ func world(t testing.TB) *node {
 	back.Action = &auditlog.Action{ID: "c1", Phase: auditlog.PhaseIntent, Verbs: []string{"select"}, Resources: []string{"shop.orders"}, Text: "select 1"}
 	back.Verdict = "allow"
 	n.log(back)
+	account := func(scope string, difference int64) auditlog.Event {
+		return auditlog.Event{Kind: auditlog.CompletenessEvent, Completeness: &auditlog.Completeness{Scope: scope, Run: 3, From: start, To: n.now, Counting: start,
+			Backends: []auditlog.FlowCount{{Backend: "orders", Kernel: auditlog.KernelFlows{Redirected: 3, HandedOver: 3}, Opened: 2, Refused: 1, Difference: difference}}}}
+	}
+	n.log(account(auditlog.ScopeBefore, 0), account(auditlog.ScopeRun, 1), account(auditlog.ScopeStop, 2))
 	n.now = start.Add(3 * time.Hour)
 	n.log(auditlog.Event{Kind: auditlog.AgentStop})
 	n.seal(true)

@@ -53,7 +53,7 @@ type report struct {
 	keySets   map[[sha256.Size]byte]*keyRow
 	revisions []revision
 	texts     []policyText
-	accounts  []*account
+	accounts  []account
 	cut       map[string]uint64 // rows that did not fit in memory, by table
 }
 
@@ -452,13 +452,12 @@ func (r *report) event(ev *auditlog.Event, raw []byte) {
 		r.approval(ev, false)
 	case auditlog.Recording:
 		r.recording(ev, raw)
-	case "completeness":
-		r.completeness(ev, raw)
+	case auditlog.CompletenessEvent:
+		r.completeness(ev)
 	}
 }
 
-// recording and completeness read their part of the event by name: packs are made of
-// logs of any age.
+// recording reads its part of the event by name: packs are made of logs of any age.
 func (r *report) recording(ev *auditlog.Event, raw []byte) {
 	var x struct {
 		Recording struct {
@@ -491,23 +490,7 @@ func (r *report) recording(ev *auditlog.Event, raw []byte) {
 
 // account is a completeness event.
 type account struct {
-	Scope    string    `json:"scope"`
-	From     time.Time `json:"from"`
-	To       time.Time `json:"to"`
-	Run      uint32    `json:"run"`
-	Problem  string    `json:"problem"`
-	Backends []struct {
-		Backend    string            `json:"backend"`
-		Kernel     map[string]uint64 `json:"kernel"`
-		Opened     uint64            `json:"opened"`
-		Refused    uint64            `json:"refused"`
-		Unclaimed  uint64            `json:"unclaimed"`
-		UnderWay   uint64            `json:"under_way"`
-		Carried    uint64            `json:"carried"`
-		AgentLost  uint64            `json:"agent_lost"`
-		Difference int64             `json:"difference"`
-	} `json:"backends"`
-
+	*auditlog.Completeness
 	seq uint64
 	at  time.Time
 }
@@ -517,19 +500,14 @@ const maxAccounts = 10_000
 
 // completeness keeps the account. Each account of a run holds all of the run, so the
 // last one stands for those before it.
-func (r *report) completeness(ev *auditlog.Event, raw []byte) {
-	var x struct {
-		Completeness *account `json:"completeness"`
-	}
-	if err := json.Unmarshal(raw, &x); err != nil || x.Completeness == nil {
-		r.find("warning", ev.Time, ev.Seq, "an account of connections cannot be read", "events.jsonl has it")
+func (r *report) completeness(ev *auditlog.Event) {
+	c := account{ev.Completeness, ev.Seq, ev.Time}
+	if c.Completeness == nil {
 		return
 	}
-	c := x.Completeness
-	c.seq, c.at = ev.Seq, ev.Time
 	n := len(r.accounts)
 	switch {
-	case n > 0 && r.accounts[n-1].Run == c.Run && r.accounts[n-1].Scope != "before":
+	case n > 0 && r.accounts[n-1].Run == c.Run && r.accounts[n-1].Scope != auditlog.ScopeBefore:
 		r.accounts[n-1] = c
 	case n < maxAccounts:
 		r.accounts = append(r.accounts, c)
@@ -544,12 +522,11 @@ func (r *report) accountRows() {
 			r.find("warning", c.at, c.seq, "no whole account of connections", c.Problem)
 		}
 		for _, b := range c.Backends {
-			k := b.Kernel
 			note := c.Scope
 			if b.Carried+b.AgentLost > 0 {
 				note += fmt.Sprintf("; %d carried over, %d lost with a killed agent before they were served", b.Carried, b.AgentLost)
 			}
-			r.complete.add(stamp(c.at), count(c.seq), b.Backend, whenText(c.From), whenText(c.To), count(k["redirected"]), count(k["handed_over"]), count(b.Opened), count(b.Refused), count(b.Unclaimed), count(b.UnderWay),
+			r.complete.add(stamp(c.at), count(c.seq), b.Backend, whenText(c.From), whenText(c.To), count(b.Kernel.Redirected), count(b.Kernel.HandedOver), count(b.Opened), count(b.Refused), count(b.Unclaimed), count(b.UnderWay),
 				count(b.Difference), join(note, c.Problem))
 			if b.Difference != 0 {
 				r.find("warning", c.at, c.seq, "connections and their records do not match", fmt.Sprintf("backend %s: of the connections that reached the agent, %d more than the log has records of", b.Backend, b.Difference))

@@ -191,7 +191,7 @@ func changes(rnd *rand.Rand) map[string]func([]forged) []forged {
 	}
 	all["add an event"] = func(list []forged) []forged {
 		m := of(list, eventsFile)
-		m.data = append(m.data, `{"v":1,"seq":79,"time":"2026-11-26T11:00:01Z","node":"node-a","kind":"agent.stop"}`+"\n"...)
+		m.data = append(m.data, `{"v":1,"seq":82,"time":"2026-11-26T11:00:01Z","node":"node-a","kind":"agent.stop"}`+"\n"...)
 		return list
 	}
 	all["remove a member"] = func(list []forged) []forged { return list[1:] }
