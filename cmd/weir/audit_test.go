@@ -28,11 +28,16 @@ func auditRun(ctx context.Context, args ...string) (string, string, int) {
 
 // auditRunTo is auditRun whose output can be read meanwhile.
 func auditRunTo(ctx context.Context, out *lockedBuffer, args ...string) (string, int) {
+	return commandRunTo(ctx, out, append([]string{"audit"}, args...)...)
+}
+
+// commandRunTo runs the audit and evidence commands.
+func commandRunTo(ctx context.Context, out *lockedBuffer, args ...string) (string, int) {
 	var errOut lockedBuffer
-	a := &cli.App{Name: "weir", Writer: out, ErrWriter: &errOut, Commands: []*cli.Command{auditCommand()},
+	a := &cli.App{Name: "weir", Writer: out, ErrWriter: &errOut, Commands: []*cli.Command{auditCommand(), evidenceCommand()},
 		ExitErrHandler: func(*cli.Context, error) {},
-		Flags:          []cli.Flag{&cli.StringFlag{Name: "config", Value: "/nonexistent/weir.yaml"}}}
-	err := a.RunContext(ctx, append([]string{"weir", "audit"}, args...))
+		Flags:          []cli.Flag{&cli.StringFlag{Name: "config", Value: "/nonexistent/weir.yaml"}, &cli.StringFlag{Name: "run-dir", EnvVars: []string{"WEIR_RUN_DIR"}}}}
+	err := a.RunContext(ctx, append([]string{"weir"}, args...))
 	code := exitDone
 	var coded cli.ExitCoder
 	if errors.As(err, &coded) {
