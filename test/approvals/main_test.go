@@ -43,6 +43,9 @@ CREATE TABLE shop.ledger (id int, note text);
 CREATE TABLE shop.vault (id int, note text);
 CREATE TABLE shop.reports (id int);
 CREATE TABLE shop.queue (id int);
+CREATE TABLE shop.cards (id int, card text);
+INSERT INTO shop.cards SELECT n, '4111111111111' || 100 + n FROM generate_series(1, 20) n;
+GRANT SELECT ON shop.cards TO weir_app;
 INSERT INTO shop.ledger SELECT n, 'note ' || n FROM generate_series(1, 42) n;
 INSERT INTO shop.vault VALUES (1, 'one');
 INSERT INTO shop.reports VALUES (1);
@@ -52,6 +55,8 @@ GRANT CREATE, USAGE ON SCHEMA public TO weir_app;
 
 const policyText = `policies:
   - name: shop
+    masks:
+      - {name: cards, columns: [shop.cards.card], with: last4}
     rules:
       - name: everyday
         groups: [developer]
