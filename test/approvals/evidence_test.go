@@ -86,7 +86,7 @@ func TestEvidence(t *testing.T) {
 	if got := field(exports[0], "evidence", "manifest"); got != r.ManifestSHA256 || r.Manifest.Unsealed.Events != 0 {
 		t.Errorf("the log names manifest %v: %+v", got, r)
 	}
-	saysOf(t, pack, "approvals", "ann@example.com", "DELETE FROM shop.ledger", "dora@example.com", "'=quarterly cleaning", "idp", "used")
+	saysOf(t, pack, "approvals", "ann@example.com", "DELETE FROM shop.ledger", "dora@example.com", "'=quarterly cleaning", "idp", "ok")
 	saysOf(t, pack, "masks", "shop.cards.card", "last4", "20")
 	saysOf(t, pack, "denials", "DROP TABLE shop.vault")
 	saysOf(t, pack, "access", "destructive needs a second person", "1 of dba")
