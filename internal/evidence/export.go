@@ -280,8 +280,8 @@ func (p Period) has(at time.Time) bool { return !at.Before(p.From) && at.Before(
 func (x *exporter) findPeriod() error {
 	size := x.tiles.Head().Size
 	found := false
-	before := uint64(0) // leaves whose events were before the period
-	after := uint64(0)  // index of the first event behind it
+	before := uint64(0)              // leaves whose events were before the period
+	after, ended := uint64(0), false // index of the first event behind it
 	for e, err := range x.tiles.Entries(0, size) {
 		var gone *auditlog.RemovedError
 		if errors.As(err, &gone) {
@@ -300,8 +300,8 @@ func (x *exporter) findPeriod() error {
 		if at.Before(x.From) && !found {
 			before = e.Index + 1
 		}
-		if !at.Before(x.To) && !found && after == 0 {
-			after = e.Index
+		if !at.Before(x.To) && !ended {
+			after, ended = e.Index, true
 		}
 		if !x.has(at) {
 			continue
