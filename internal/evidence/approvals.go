@@ -32,7 +32,7 @@ func checkToken(ev *auditlog.Event) error {
 	if err := json.Unmarshal(a.Keys, &set); err != nil || len(set.Keys) == 0 {
 		return errors.New("no key set of the issuer is recorded")
 	}
-	token, err := jose.ParseSigned(a.Token, algorithms())
+	token, err := jose.ParseSignedCompact(a.Token, algorithms())
 	if err != nil || len(token.Signatures) != 1 {
 		return errors.New("the token is malformed")
 	}

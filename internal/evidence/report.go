@@ -59,24 +59,24 @@ type report struct {
 
 // opened is something that should end.
 type opened struct {
-	seq            uint64
-	at             time.Time
-	user, backend  string
-	what           string
-	beforeThePerod bool
+	seq             uint64
+	at              time.Time
+	user, backend   string
+	what            string
+	beforeThePeriod bool
 }
 
 type request struct {
-	id, digest, requester, backend, rule, action, status, reasons, proofs, approvers, ended, expires string
-	document                                                                                         string
-	seq                                                                                              uint64
-	at                                                                                               time.Time
-	views                                                                                            int
-	outcome                                                                                          string
-	glass                                                                                            bool
-	before                                                                                           bool
-	runs                                                                                             int
-	inPeriod                                                                                         bool
+	id, digest, requester, backend, rule, action, status, reasons, proofs, approvers, ended string
+	document                                                                                string
+	seq                                                                                     uint64
+	at                                                                                      time.Time
+	views                                                                                   int
+	outcome                                                                                 string
+	glass                                                                                   bool
+	before                                                                                  bool
+	runs                                                                                    int
+	inPeriod                                                                                bool
 }
 
 type usedKey struct{ user, issuer, backend, database, login, verb, resource string }
@@ -99,11 +99,10 @@ type personRow struct {
 	first, last          time.Time
 }
 type keyRow struct {
-	set     json.RawMessage
-	issuer  string
-	first   time.Time
-	used    uint64
-	request string
+	set    json.RawMessage
+	issuer string
+	first  time.Time
+	used   uint64
 }
 
 // revision is a policy as it was in force.
@@ -372,7 +371,7 @@ func userOf(p *auditlog.Principal) (user, acting string) {
 
 func openedBy(ev *auditlog.Event, before bool) opened {
 	user, _ := userOf(ev.Principal)
-	o := opened{seq: ev.Seq, at: ev.Time, user: user, backend: ev.Backend, beforeThePerod: before}
+	o := opened{seq: ev.Seq, at: ev.Time, user: user, backend: ev.Backend, beforeThePeriod: before}
 	if ev.Action != nil {
 		o.what = whatOf(ev.Action)
 	}

@@ -21,10 +21,9 @@ type workbook struct {
 }
 
 type sheet struct {
-	t     *table
-	w     *excelize.StreamWriter
-	row   int
-	style int
+	t   *table
+	w   *excelize.StreamWriter
+	row int
 }
 
 func newWorkbook() (*workbook, error) {
