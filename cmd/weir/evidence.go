@@ -62,7 +62,7 @@ func evidenceCommand() *cli.Command {
 				Usage:     "print the inclusion proof of one event of a pack (JSON)",
 				ArgsUsage: "PACK.zip",
 				Flags: []cli.Flag{
-					&cli.Uint64Flag{Name: "seq", Usage: "`NUMBER` of the event", Required: true},
+					&cli.Uint64Flag{Name: "seq", Usage: "`NUMBER` of the event"},
 				},
 				Action: evidenceProof,
 			},
@@ -207,18 +207,22 @@ func writeEvidence(c *cli.Context, cfg evidence.Config, agent bool) (*evidence.M
 	return m, digest, nil
 }
 
-// openPack opens the one argument.
+// openPack opens the one argument. It comes first: flags may stand behind the name.
 func openPack(c *cli.Context) (*os.File, int64, error) {
-	if c.NArg() != 1 {
+	args, err := arguments(c)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(args) != 1 {
 		return nil, 0, usagef("name one pack; see `weir evidence %s --help`", c.Command.Name)
 	}
-	f, err := os.Open(c.Args().First())
+	f, err := os.Open(args[0])
 	if err != nil {
 		return nil, 0, err
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no file", c.Args().First())
+		err = fmt.Errorf("%s is no file", args[0])
 	}
 	if err != nil {
 		f.Close()
@@ -228,6 +232,11 @@ func openPack(c *cli.Context) (*os.File, int64, error) {
 }
 
 func evidenceVerify(c *cli.Context) error {
+	f, size, err := openPack(c)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	asJSON, err := wantJSON(c)
 	if err != nil {
 		return err
@@ -244,11 +253,6 @@ func evidenceVerify(c *cli.Context) error {
 		}
 		key = &k
 	}
-	f, size, err := openPack(c)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	r, err := evidence.Verify(c.Context, f, size, key, version)
 	if err != nil {
 		return err
@@ -256,10 +260,10 @@ func evidenceVerify(c *cli.Context) error {
 	if asJSON {
 		err = printJSON(c.App.Writer, r)
 	} else {
-		printClaims(c.App.Writer, c.Args().First(), r)
+		printClaims(c.App.Writer, f.Name(), r)
 	}
 	if err == nil && !r.Intact {
-		return cli.Exit(fmt.Sprintf("%s is not what was signed: do not rely on anything in it", c.Args().First()), exitUnproven)
+		return cli.Exit(fmt.Sprintf("%s is not what was signed: do not rely on anything in it", f.Name()), exitUnproven)
 	}
 	return err
 }
@@ -293,6 +297,9 @@ func evidenceProof(c *cli.Context) error {
 		return err
 	}
 	defer f.Close()
+	if !c.IsSet("seq") {
+		return usagef("name the event's number with --seq; see `weir evidence proof --help`")
+	}
 	p, err := evidence.Prove(c.Context, f, size, c.Uint64("seq"))
 	if err != nil {
 		return err
