@@ -171,6 +171,15 @@ type Action struct {
 	// gives its principal. An engine finds out, the gate takes it when the action may
 	// run, and denies when there is not enough left.
 	Spends []Spend
+	// Hidden are values of Params that stand there as something else, since a detector
+	// knows them. They go into sealed recordings and nowhere else.
+	Hidden []Hidden
+}
+
+// Hidden is a bind parameter's true value.
+type Hidden struct {
+	Param int // its place among the parameters, from 0
+	Value string
 }
 
 // Setting is one setting of a session.

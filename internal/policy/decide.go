@@ -147,7 +147,7 @@ func (o *outcome) take(r *rule) {
 	case flow.Allow:
 		o.allow = firstOf(o.allow, r)
 	}
-	o.record = stricter(o.record, r.record)
+	o.record = Stricter(o.record, r.record)
 }
 
 func firstOf(a, b *rule) *rule {
@@ -157,7 +157,8 @@ func firstOf(a, b *rule) *rule {
 	return a
 }
 
-func stricter(a, b string) string {
+// Stricter is the stricter one of two recordings (Record*, or "" for none).
+func Stricter(a, b string) string {
 	for _, r := range [...]string{RecordRefuse, RecordEnd, RecordContinue} {
 		if a == r || b == r {
 			return r
@@ -236,7 +237,7 @@ func (o *outcome) add(d *Decision, a *flow.Access, f *flow.Flow) {
 		deny(nil, "no rule allows "+describe(a)+" at backend "+strconv.Quote(f.Backend))
 	}
 	if d.Verdict != flow.Deny {
-		d.Record = stricter(d.Record, o.record)
+		d.Record = Stricter(d.Record, o.record)
 	}
 }
 

@@ -175,6 +175,8 @@ type view struct {
 	verbs map[flow.Verb]*bucket // verbs that a rule names, with the rules for all known verbs
 	rest  *bucket               // rules for all known verbs
 	masks []*Mask
+
+	recorded []*rule // those that let something pass and want it recorded
 }
 
 // bucket is the rules for one verb at one backend. A short one is walked, a long
@@ -235,6 +237,9 @@ func (s *Set) newView(backend string) *view {
 			continue
 		}
 		rules = append(rules, r)
+		if r.record != "" && r.effect != flow.Deny {
+			v.recorded = append(v.recorded, r)
+		}
 		for verb := range r.verbs {
 			v.verbs[verb] = &bucket{}
 		}
@@ -303,6 +308,22 @@ func (s *Set) Masks(p *flow.Principal, backend string) []*Mask {
 		}
 	}
 	return masks
+}
+
+// Recording is the strictest recording that any rule but a denial asks for of a
+// principal at a backend, whatever they do there; "" for none.
+func (s *Set) Recording(p *flow.Principal, backend string) string {
+	strict := ""
+	q := query{in: Input{Principal: p}}
+	if p != nil {
+		q.user = foldUser(p.User)
+	}
+	for _, r := range s.viewOf(backend).recorded {
+		if r.matchesPrincipal(&q, "") {
+			strict = Stricter(strict, r.record)
+		}
+	}
+	return strict
 }
 
 func (m *Mask) spares(p *flow.Principal) bool {

@@ -139,7 +139,7 @@ func (r *Replay) intent(ev *auditlog.Event, a *auditlog.Action) *Difference {
 	case a.RefusedBy == auditlog.BySignIn:
 		r.report.Ended++
 		return nil
-	case a.RefusedBy == auditlog.ByMessage || ev.Reason == byOldMessage:
+	case a.RefusedBy == auditlog.ByMessage || a.RefusedBy == auditlog.ByRecorder || ev.Reason == byOldMessage:
 		then = flow.Allow // its own rules had allowed it
 	}
 	accesses, missing, why := accessesOf(a)

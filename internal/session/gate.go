@@ -110,6 +110,7 @@ type Gate struct {
 	admitted  []policy.Need // that other people have met for the connection itself
 	held      *waiting      // while the client waits for other people
 	depends   map[*dependence]struct{}
+	recording recording
 	onCut     func()
 }
 
@@ -178,6 +179,10 @@ func (g *Gate) admit(ctx context.Context, resource string, approvals bool) *Refu
 	default:
 		r = g.refusalOf(d)
 	}
+	if r == nil && d.Verdict != flow.Deny {
+		g.recording.at = d.Record
+		r = g.ready(pol.Recording(g.Principal(), g.flow.Backend))
+	}
 	if r != nil {
 		r.Fatal = true
 	}
@@ -195,6 +200,9 @@ func (g *Gate) Opened(ctx context.Context, up auditlog.Upstream, assurance strin
 	ev.Upstream, ev.Assurance = &up, assurance
 	if err := g.server.Record.Append(ctx, false, ev); err != nil {
 		return g.unrecordable(err)
+	}
+	if r := g.record(ctx, g.recording.at); r != nil {
+		return r
 	}
 	return nil
 }
@@ -253,6 +261,11 @@ func (g *Gate) decideFor(ctx context.Context, q *asking) *Decision {
 	if q.hold != nil && consent.ID == "" {
 		q.hold.Withdraw("it was not needed any more, or refused")
 	}
+	if d.Refusal == nil && q.question.Mode == Run {
+		if d.Refusal = g.recorded(ctx, actions, decided); d.Refusal != nil {
+			decided[0] = refusedBy(auditlog.ByRecorder, d.Refusal.Message)
+		}
+	}
 	if d.Refusal == nil && !g.server.Observe {
 		d.Refusal = g.spend(q.question.Mode, actions, decided)
 	}
@@ -271,7 +284,11 @@ func (g *Gate) decideFor(ctx context.Context, q *asking) *Decision {
 	}
 	if !d.allowed {
 		consent.release()
+		_ = g.keepActions(EntryRefused, actions, d.Refusal.Message) // it is in the log, and ends here anyway
 		return d
+	}
+	if err := g.keepActions(EntryAction, actions, ""); err != nil {
+		return g.lastRefusal(d, actions, &consent, refusalFor(ErrRecorder))
 	}
 	d.Masks = g.masks(pol)
 	if d.Refusal != nil { // observe
@@ -344,6 +361,28 @@ func (g *Gate) recordIntents(ctx context.Context, d *Decision, decided []decided
 	return g.server.Record.Append(ctx, !d.allowed, events...)
 }
 
+// recorded sees to it that what is about to run is recorded, if the policy wants it.
+func (g *Gate) recorded(ctx context.Context, actions []*flow.Action, decided []decided) *Refusal {
+	strict := ""
+	for i := range decided {
+		strict = policy.Stricter(strict, decided[i].Record)
+	}
+	return g.record(ctx, strict)
+}
+
+// lastRefusal takes an allowed decision back whose intents are on record already.
+func (g *Gate) lastRefusal(d *Decision, actions []*flow.Action, consent *Consent, r *Refusal) *Decision {
+	consent.release()
+	outcomes := make([]Outcome, len(actions))
+	for i, a := range actions {
+		outcomes[i] = Outcome{Ticket: Ticket{id: a.ID, start: g.server.Now()}, Status: auditlog.StatusDenied}
+	}
+	if err := g.Complete(outcomes); err != nil {
+		g.server.Log.Error("the end of actions that were not forwarded could not be recorded", "flow", g.flow.ID, "error", err)
+	}
+	return &Decision{Revision: d.Revision, Refusal: r}
+}
+
 // firstRefusal is that of the first action that may not run. What is forbidden is
 // denied even if a rule allows it.
 func (g *Gate) firstRefusal(actions []*flow.Action, decided []decided) (first *Refusal) {
@@ -398,7 +437,7 @@ func (g *Gate) Complete(outcomes []Outcome) error {
 	if err := g.server.Record.Append(context.Background(), false, events...); err != nil {
 		return g.unrecordable(err)
 	}
-	return nil
+	return g.keepOutcomes(outcomes)
 }
 
 // decide is what the policy says about an action of the flow, which is asked only for
@@ -465,6 +504,9 @@ func refusalFor(err error) *Refusal {
 	case errors.Is(err, ErrDrained):
 		r.Reason = flow.ReasonDrained
 		r.Message += "; connect again in a moment"
+	case errors.Is(err, ErrRecorder):
+		r.Reason = flow.ReasonRecorder
+		r.Message += "; connect again, and tell whoever runs weir on this node (`weir status` there says why)"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		r.Reason = flow.ReasonInternal
 	default:
@@ -483,6 +525,7 @@ func (g *Gate) unrecordable(err error) *Refusal {
 func (g *Gate) finish(reason flow.Reason, err error) error {
 	g.mu.Lock()
 	opened, refused, assurance := g.opened, g.refused, g.assurance
+	g.closeRecording(reason)
 	g.mu.Unlock()
 	kind := auditlog.FlowClose
 	if !opened {

@@ -27,6 +27,7 @@ const goodbyeTimeout = time.Second
 // its owner's. A nil error means that the client ended the flow.
 func Relay(ctx context.Context, g *Gate, e Engine, client, server net.Conn) error {
 	r := &relay{gate: g, engine: e, client: client, server: server, gone: make(chan struct{})}
+	r.record()
 	g.entry.setIdle(r.idle)
 	defer g.entry.setIdle(nil)
 
@@ -95,6 +96,7 @@ type relay struct {
 	mu         sync.Mutex
 	engine     Engine
 	over       bool // its last words are said: it is not asked any more
+	taped      Recording
 	clientDone bool
 	last       Output
 	toClient   sync.Mutex
@@ -192,8 +194,33 @@ func (r *relay) question(ctx context.Context, q *Question, out *Output) (*Questi
 		}
 	}
 	r.mu.Lock()
+	r.record()
 	q, err := r.answerStep(a, out)
 	return q, r.flush(out, err)
+}
+
+// record makes the engine tell what passes, from the step that follows on, when a
+// recording has begun. It is called with mu held.
+func (r *relay) record() {
+	rec := r.gate.Recording()
+	e, ok := r.engine.(RecordedEngine)
+	if !ok || rec == r.taped || r.over {
+		return
+	}
+	if r.taped = rec; rec == nil {
+		e.StopRecording()
+		return
+	}
+	e.StartRecording(rec.Originals())
+}
+
+// keep passes what a step put into out to the recording.
+func (r *relay) keep(out *Output) (err error) {
+	if r.taped == nil || r.over {
+		return nil
+	}
+	defer r.guard(out, &err)
+	return r.engine.(RecordedEngine).Record(out, r.gate.keep)
 }
 
 // held lets the client wait for other people; then everything is found out and decided
@@ -326,7 +353,13 @@ func (r *relay) pumpServer() error {
 // is returned when everything is written.
 func (r *relay) flush(out *Output, engineErr error) error {
 	defer out.reset()
-	err := r.gate.Complete(out.Outcomes)
+	err := r.keep(out)
+	// What is in no log or, where it has to be, in no recording is not written: the
+	// flow ends without another word, since nobody knows where in its stream the
+	// client stands then.
+	if err = firstError(err, r.gate.Complete(out.Outcomes)); err != nil {
+		r.over = true
+	}
 	toServer, toClient := out.ToServer.Ranges(), out.ToClient.Ranges()
 	if len(toServer) > 0 {
 		r.toServer.Lock()
@@ -369,6 +402,13 @@ func (r *relay) cut(cause error) {
 	if busy && onCut != nil {
 		onCut()
 	}
+}
+
+func firstError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
 }
 
 func writeAll(c net.Conn, ranges [][]byte) error {

@@ -48,6 +48,9 @@ type Policy interface {
 	Revision() string
 	Decide(policy.Input) policy.Decision
 	Masks(p *flow.Principal, backend string) []*policy.Mask
+	// Recording is the strictest recording (policy.Record*) that any rule could ask for
+	// what the principal does at a backend; "" for none.
+	Recording(p *flow.Principal, backend string) string
 }
 
 // Budgets keeps count of what actions take out of budgets that masks give a principal
@@ -69,7 +72,7 @@ type Handler interface {
 }
 
 // Config is what a Server is made of. All fields are required except Observe,
-// Budgets and Approvals.
+// Budgets, Approvals and Recordings.
 type Config struct {
 	Node     string
 	Observe  bool // record what would be refused, refuse nothing
@@ -79,6 +82,8 @@ type Config struct {
 	Budgets  Budgets // nil: what spends from a budget is refused
 	// Approvals brings actions before other people; nil: what needs that is refused.
 	Approvals Approvals
+	// Recordings records sessions; nil: what has to be recorded is refused.
+	Recordings Recordings
 	// Login names the account that a principal uses at a backend; false when no
 	// credential is meant for them.
 	Login    func(backend string, p *flow.Principal) (string, bool)
@@ -118,6 +123,9 @@ func (s *Server) Serve(ctx context.Context, c Conn) {
 
 	var err error
 	if h := s.Handlers[f.Protocol]; h != nil {
+		if r, ok := h.(RecordingHandler); ok {
+			g.recording.can = r.Recorded()
+		}
 		stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
 		err = s.handle(ctx, h, c, g)
 		stop()
@@ -194,6 +202,8 @@ func reasonOf(ctx context.Context, err error) flow.Reason {
 		return flow.ReasonRevoked
 	case errors.Is(cause, ErrDrained):
 		return flow.ReasonDrained
+	case errors.Is(cause, ErrRecorder):
+		return flow.ReasonRecorder
 	}
 	var end *End
 	var refusal *Refusal

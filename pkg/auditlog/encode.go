@@ -93,6 +93,11 @@ func AppendEventBody(dst []byte, ev *Event) ([]byte, error) {
 			return dst, err
 		}
 	}
+	if ev.Recording != nil {
+		if dst, err = appendRare(append(dst, `,"recording":`...), ev.Recording); err != nil {
+			return dst, err
+		}
+	}
 	dst = appendOptional(dst, `,"assurance":`, ev.Assurance)
 	if ev.Log != nil {
 		if dst, err = appendRare(append(dst, `,"log":`...), ev.Log); err != nil {

@@ -74,6 +74,8 @@ type Event struct {
 	Evidence     *Evidence     `json:"evidence,omitempty"`
 	Completeness *Completeness `json:"completeness,omitempty"`
 
+	Recording *RecordingInfo `json:"recording,omitempty"`
+
 	Assurance string `json:"assurance,omitempty"` // inspected | terminated | passthrough
 	Log       *Log   `json:"log,omitempty"`       // once sealed
 }
@@ -159,6 +161,7 @@ const (
 	ByBudget  = "budget"  // the tests of masked columns are used up
 	ByMessage = "message" // another statement of the same message was refused
 	BySignIn  = "sign_in" // the sign-in has ended, or weir is stopping
+	ByRecorder = "recorder" // it has to be recorded and cannot be
 	// ByApproval: other people have not approved it.
 	ByApproval = "approval"
 )
@@ -254,6 +257,8 @@ const (
 	GapWrite  = "write"  // the log could not be written
 	GapSync   = "sync"   // written records could not be brought to the disk
 	GapDamage = "damage" // the log was found cut or altered
+	// GapRecording: a flow went on without its recording, as the policy lets it.
+	GapRecording = "recording"
 )
 
 // GapInfo says what a log could not keep, or may have lost.
@@ -303,6 +308,44 @@ type Evidence struct {
 	Sample    int       `json:"sample,omitempty"`
 	Seed      string    `json:"seed,omitempty"`
 }
+
+// States of a recording.
+const (
+	RecordingOpened  = "opened"
+	RecordingChunk   = "chunk"   // a part of it is on disk
+	RecordingClosed  = "closed"  // nothing more will be written
+	RecordingRemoved = "removed" // because of its age
+)
+
+// RecordingInfo says what happened to a recording. Its file is a sequence of chunks,
+// each of which stands in the log with its place and its hash.
+type RecordingInfo struct {
+	ID     string `json:"id"`
+	State  string `json:"state"`
+	Format string `json:"format,omitempty"` // RecordingEvents | RecordingCast
+	// File is below recordings/ of the state directory.
+	File string `json:"file,omitempty"`
+	// Sealed says that it is encrypted to the recipients of audit.seal_to.
+	Sealed bool `json:"sealed,omitempty"`
+	// Chunk counts from 1; of RecordingClosed it is how many there are.
+	Chunk  int64 `json:"chunk,omitempty"`
+	Offset int64 `json:"offset,omitempty"` // of the chunk in the file, bytes
+	Bytes  int64 `json:"bytes,omitempty"`  // of the chunk, or of the whole file when closed
+	// SHA256 is "sha256:" and hex, over the bytes in the file: of the chunk, or of the
+	// whole file when closed.
+	SHA256 string     `json:"sha256,omitempty"`
+	Events int64      `json:"events,omitempty"` // in the chunk, or in all of them
+	From   *time.Time `json:"from,omitempty"`   // of the first event
+	To     *time.Time `json:"to,omitempty"`     // of the last one
+}
+
+// Formats of a recording.
+const (
+	// RecordingEvents: JSON lines, each an object; docs/RECORDINGS.md has the kinds.
+	RecordingEvents = "events"
+	// RecordingCast: a terminal, as asciicast v2.
+	RecordingCast = "asciicast"
+)
 
 // Log is where a sealed event stands in the transparency log.
 type Log struct {
