@@ -33,6 +33,7 @@ import (
 	"github.com/weirproxy/weir/internal/policy"
 	"github.com/weirproxy/weir/internal/policy/policystore"
 	"github.com/weirproxy/weir/internal/proto/tcp"
+	"github.com/weirproxy/weir/internal/record"
 	"github.com/weirproxy/weir/internal/redirect"
 	"github.com/weirproxy/weir/internal/seal"
 	"github.com/weirproxy/weir/internal/session"
@@ -62,6 +63,7 @@ type agent struct {
 	catalogs  *catalog.Cache
 	approvals approval.Service
 	held      *approval.Manager // the same as approvals, for the gate
+	recorder  *record.Recorder
 	sessions  *session.Server
 	accept    *accept.Acceptor
 	ledger    *completeness.Ledger
@@ -146,6 +148,7 @@ func (a *agent) start(ctx context.Context) error {
 		{"identity", a.startIdentity},
 		{"console pages", a.makeConsole},
 		{"approvals", a.startApprovals},
+		{"recordings", a.startRecorder},
 		{"sessions", a.startSessions},
 		{"account of connections before", a.startLedger},
 		{"accept", a.startAccept},
@@ -407,7 +410,7 @@ func (a *agent) startSessions(ctx context.Context) error {
 	}
 	a.sessions = session.New(session.Config{
 		Node: a.cfg.Node, Observe: a.cfg.Intercept.Mode == config.Observe,
-		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.ledger, Budgets: a.budgets, Approvals: a.held,
+		Identify: identifier{a.identity}, Policy: func() session.Policy { return a.policy.Current() }, Record: a.ledger, Budgets: a.budgets, Approvals: a.held, Recordings: a.recorder,
 		Login: a.logins.Login,
 		Handlers: map[flow.Protocol]session.Handler{
 			flow.Postgres: pg,

@@ -45,7 +45,8 @@ func Dir(stateDir string) string { return filepath.Join(stateDir, "recordings") 
 
 // Config is what a Recorder is made of.
 type Config struct {
-	Dir string // see the function Dir
+	Dir  string // see the function Dir
+	Node string
 	// SealTo encrypts recordings; empty: they are only compressed, and hold no originals.
 	SealTo []age.Recipient
 	// Append puts events into the audit log.
@@ -360,7 +361,7 @@ func (r *Recorder) expireDay(day string) error {
 			continue
 		}
 		info := auditlog.RecordingInfo{ID: id, State: auditlog.RecordingRemoved, File: filepath.Join(day, f.Name())}
-		if err := r.Append(context.Background(), true, &auditlog.Event{Kind: auditlog.Recording, Recording: &info, Reason: "it is older than audit.retention"}); err != nil {
+		if err := r.Append(context.Background(), true, &auditlog.Event{Node: r.Node, Kind: auditlog.Recording, Recording: &info, Reason: "it is older than audit.retention"}); err != nil {
 			return err
 		}
 		if err := r.Files.Remove(filepath.Join(dir, f.Name())); err != nil {

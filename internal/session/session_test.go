@@ -20,16 +20,17 @@ import (
 
 // world is a session server with everything around it in memory.
 type world struct {
-	mu      sync.Mutex
-	events  []*auditlog.Event
-	fail    error
-	who     *flow.Principal
-	whoErr  error
-	asked   int
-	onAsk   func(n int)
-	verdict policy.Decision
-	now     time.Time
-	server  *session.Server
+	recording string // what the policy asks of everybody
+	mu        sync.Mutex
+	events    []*auditlog.Event
+	fail      error
+	who       *flow.Principal
+	whoErr    error
+	asked     int
+	onAsk     func(n int)
+	verdict   policy.Decision
+	now       time.Time
+	server    *session.Server
 }
 
 func (w *world) Identify(context.Context, *flow.Process) (*flow.Principal, error) {

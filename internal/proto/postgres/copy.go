@@ -85,6 +85,9 @@ func (e *Engine) maskCopy(frame []byte, inPlace bool, out *session.Output) error
 	if err != nil {
 		return fmt.Errorf("COPY: %w", err)
 	}
+	if changed && e.wantsOriginals() {
+		e.originalMessage(frame[headerLen:])
+	}
 	if !changed {
 		size = len(frame) - headerLen
 		e.emit(frame, inPlace, out)

@@ -62,6 +62,8 @@ type Engine struct {
 
 	// The running statement.
 	rows, bytes int64
+	shown       int64 // rows that the client was sent in this flow, masked or not
+	tape        *tape // nil: the flow is not recorded
 	plan        *plan
 	row         rowMasking
 	described   bool // its row description came

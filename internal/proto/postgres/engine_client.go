@@ -77,6 +77,9 @@ func (e *Engine) step(b []byte, out *session.Output) (int, error) {
 		e.cleft -= int64(k)
 		return k, e.bindBody(b[:k], out)
 	case clientStream:
+		if e.chead.kind() == msgCopyData {
+			e.copiedIn(b[:k])
+		}
 		forward(&out.ToServer, b[:k])
 	}
 	if e.cleft -= int64(k); e.cleft == 0 {
@@ -348,7 +351,7 @@ func (e *Engine) bound(err error, p *portal) error {
 		return fmt.Errorf("message type 'B': %w", errMalformed)
 	}
 	p.params, p.formats, p.digest = e.scan.rec.done(), e.scan.results, e.scan.sum.Sum(nil)
-	p.kinds = e.scan.rec.kinds
+	p.kinds, p.hidden = e.scan.rec.kinds, e.scan.rec.hidden
 	p.bytes = e.chead.body()
 	e.next()
 	return nil

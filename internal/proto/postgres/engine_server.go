@@ -146,6 +146,7 @@ func (e *Engine) streams(kind byte, body int64) (bool, error) {
 		}
 		look = e.plan != nil
 		e.rows++
+		e.shown++
 	case kind == msgCopyData:
 		if !e.copyOut {
 			return false, unexpected(kind)
@@ -241,6 +242,9 @@ func (e *Engine) serverMessage(kind byte, frame []byte, inPlace bool, out *sessi
 			h.portal.described = true
 			if kind == srvRowDescription {
 				h.portal.columns, err = rowColumns(body)
+				if h.hidden && e.tape != nil {
+					e.tape.add(columnsEntry(h.portal.columns))
+				}
 			}
 		}
 		e.queue.pop()

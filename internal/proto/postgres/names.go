@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/weirproxy/weir/internal/sqlmeta"
+
+	"github.com/weirproxy/weir/internal/flow"
 )
 
 // prepared is a prepared statement, made by Parse or by SQL PREPARE. Its text never
@@ -34,6 +36,7 @@ func (p *prepared) size() int64 { return int64(len(p.text)+len(p.head)) + namedO
 type portal struct {
 	prep      *prepared
 	params    []string
+	hidden    []flow.Hidden
 	kinds     []byte // how each of params stands there; fewer when some were left out
 	digest    []byte // over the Bind behind its names
 	bytes     int64

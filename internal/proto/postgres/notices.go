@@ -78,6 +78,10 @@ func (e *Engine) showError(h *entry, frame []byte, inPlace bool, out *session.Ou
 	if redact {
 		keep = readWithheld(frame[headerLen:])
 	}
+	if e.wantsOriginals() {
+		_, text := messageText(frame[headerLen:])
+		e.originalMessage([]byte(text))
+	}
 	hits := make([]int64, 0)
 	if m.set != nil {
 		hits = make([]int64, m.set.Len())

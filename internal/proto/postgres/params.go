@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+
+	"github.com/weirproxy/weir/internal/flow"
 )
 
 // paramRecorder keeps bind parameters as the audit log shows them: text as it is,
@@ -16,6 +18,8 @@ type paramRecorder struct {
 	// hide replaces a value that must not stand in the log in the clear; nil or ""
 	// for nothing to hide.
 	hide func(value []byte) string
+	// hidden are the values that hide has replaced.
+	hidden []flow.Hidden
 
 	used   int
 	length int64
@@ -72,7 +76,9 @@ func (r *paramRecorder) end() {
 		s = fmt.Sprintf("[%d bytes, sha256:%x]", r.length, r.sum.Sum(nil))
 	case r.format == 0:
 		if r.hide != nil {
-			s = r.hide(r.value)
+			if s = r.hide(r.value); s != "" {
+				r.hidden = append(r.hidden, flow.Hidden{Param: len(r.params), Value: string(r.value)})
+			}
 		}
 		if s == "" {
 			s, kind = string(r.value), paramText

@@ -351,6 +351,7 @@ func (s *resolving) executed(p *portal) []*flow.Action {
 	s.checkSettings(st)
 	s.whole = p.prep.text
 	acts := s.actions(p.prep.bytes+p.bytes, p.params, p.digest)
+	acts[0].Hidden = p.hidden
 	if p.ran { // it goes on with rows of the same tests
 		acts[0].Spends = nil
 	}
@@ -375,7 +376,9 @@ func (s *resolving) functionCall(c call, size int64) []*flow.Action {
 		st.Functions = []string{name}
 	}
 	s.out.stmts = []*sqlmeta.Statement{st}
-	return s.actions(size, c.params, nil)
+	acts := s.actions(size, c.params, nil)
+	acts[0].Hidden = c.hidden
+	return acts
 }
 
 // actions makes one action per statement; one that only connects for a text without

@@ -26,6 +26,8 @@ type plan struct {
 	columns []*mask.Column
 	infos   []maskInfo
 	set     *mask.Set
+	// original is told of each value that is exchanged; nil when nobody wants to know.
+	original func(column int, value []byte, null bool)
 }
 
 // maskInfo is how a column's masks are recorded.
@@ -175,6 +177,9 @@ func (e *Engine) maskRow(frame []byte, inPlace bool, out *session.Output) error 
 		e.row.build = e.buildRow // once: a closure for each row would be an allocation
 	}
 	e.row.frame = frame
+	if e.plan.original = nil; e.wantsOriginals() {
+		e.plan.original = e.original
+	}
 	out.ToClient.Build(e.row.build)
 	e.row.frame = nil
 	if e.row.err != nil {
@@ -214,7 +219,7 @@ func (p *plan) appendRow(dst, body []byte) (out []byte, changed bool, err error)
 		return dst, false, fmt.Errorf("a row that does not fit its description: %w", errMalformed)
 	}
 	mark, done, at := 0, 0, 2 // body[:done] has been copied
-	for _, c := range p.columns {
+	for i, c := range p.columns {
 		if len(body)-at < 4 {
 			return dst, false, fmt.Errorf("DataRow: %w", errMalformed)
 		}
@@ -227,6 +232,9 @@ func (p *plan) appendRow(dst, body []byte) (out []byte, changed bool, err error)
 		if !c.Idle() {
 			if dst, mark, done, err = appendValue(dst, body, c, mark, done, at, value, end); err != nil {
 				return dst, false, err
+			}
+			if p.original != nil && done == end {
+				p.original(i, body[value:end], n < 0)
 			}
 		}
 		at = end
@@ -291,6 +299,9 @@ func (e *Engine) maskCall(frame []byte, inPlace bool, out *session.Output) error
 		value, result := p.columns[0].AppendMasked(nil, body[4:])
 		e.plan = p
 		if result != mask.Unchanged {
+			if e.wantsOriginals() {
+				e.originalMessage(body[4:])
+			}
 			f, mark := beginFrame(nil, srvCallResponse)
 			if result == mask.IsNull {
 				f = binary.BigEndian.AppendUint32(f, ^uint32(0))

@@ -3,6 +3,8 @@ package postgres
 import (
 	"bytes"
 	"encoding/binary"
+
+	"github.com/weirproxy/weir/internal/flow"
 )
 
 // The validators below stand in front of every decode of pgproto3 v2, which panics
@@ -115,7 +117,8 @@ func validFields(b []byte) bool {
 type call struct {
 	function uint32
 	params   []string // as recorded
-	result   int16    // format of the result
+	hidden   []flow.Hidden
+	result   int16 // format of the result
 }
 
 // scanCall reads the body of a FunctionCall; hide is that of paramRecorder.
@@ -156,6 +159,7 @@ func scanCall(b []byte, hide func([]byte) string) (call, bool) {
 	if len(b) != 2 {
 		return c, false
 	}
+	c.hidden = rec.hidden
 	c.params, c.result = rec.done(), int16(binary.BigEndian.Uint16(b))
 	return c, true
 }
