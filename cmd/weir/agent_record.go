@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"filippo.io/age"
+	"filippo.io/age/agessh"
 
 	"github.com/weirproxy/weir/internal/record"
 )
@@ -14,9 +16,9 @@ import (
 func (a *agent) startRecorder(context.Context) error {
 	var recipients []age.Recipient
 	for i, text := range a.cfg.Audit.SealTo {
-		r, err := age.ParseX25519Recipient(text)
+		r, err := recipient(text)
 		if err != nil {
-			return fmt.Errorf("audit.seal_to[%d] is no age recipient; write the public key that age-keygen prints (age1...)", i)
+			return fmt.Errorf("audit.seal_to[%d] is no recipient that weir can seal to; write the public key that age-keygen prints (age1...), or an SSH public key", i)
 		}
 		recipients = append(recipients, r)
 	}
@@ -29,4 +31,15 @@ func (a *agent) startRecorder(context.Context) error {
 	a.recorder = r
 	a.onStop("recordings", r.Close)
 	return nil
+}
+
+func recipient(text string) (age.Recipient, error) {
+	if strings.HasPrefix(text, "ssh-") {
+		return agessh.ParseRecipient(text)
+	}
+	list, err := age.ParseRecipients(strings.NewReader(text))
+	if err != nil || len(list) != 1 {
+		return nil, fmt.Errorf("not one recipient")
+	}
+	return list[0], nil
 }

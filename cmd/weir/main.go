@@ -89,6 +89,7 @@ func app() *cli.App {
 			flowsCommand(),
 			approvalsCommand(),
 			auditCommand(),
+			sessionsCommand(),
 			evidenceCommand(),
 			policyCommand(offlineSQL),
 			configCommand(),

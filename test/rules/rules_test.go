@@ -168,6 +168,7 @@ var directions = map[string][]string{
 	"internal/seal":            {"internal/audit", "pkg/auditlog"},
 	"internal/anchor":          {"internal/audit", "pkg/auditlog"},
 	"internal/telemetry":       {"pkg/auditlog"},
+	"internal/record":          {"internal/flow", "internal/session", "pkg/auditlog"},
 	// evidence reads the log and lists the policies whose text it finds there.
 	"internal/evidence":     {"internal/policy", "pkg/auditlog"},
 	"internal/completeness": {"pkg/auditlog"},
