@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -213,6 +212,3 @@ func newSum() sum { return sum{sha256.New()} }
 func (s sum) text() string { return sumText(s.Sum(nil)) }
 
 func sumText(b []byte) string { return "sha256:" + hex.EncodeToString(b) }
-
-// path is where the file of a recording is.
-func path(dir string, info *auditlog.RecordingInfo) string { return filepath.Join(dir, info.File) }

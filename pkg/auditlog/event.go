@@ -157,10 +157,10 @@ type Action struct {
 
 // What denies an action besides the rules of the policy.
 const (
-	ByMask    = "mask"    // it would show, store or find out what a mask hides
-	ByBudget  = "budget"  // the tests of masked columns are used up
-	ByMessage = "message" // another statement of the same message was refused
-	BySignIn  = "sign_in" // the sign-in has ended, or weir is stopping
+	ByMask     = "mask"     // it would show, store or find out what a mask hides
+	ByBudget   = "budget"   // the tests of masked columns are used up
+	ByMessage  = "message"  // another statement of the same message was refused
+	BySignIn   = "sign_in"  // the sign-in has ended, or weir is stopping
 	ByRecorder = "recorder" // it has to be recorded and cannot be
 	// ByApproval: other people have not approved it.
 	ByApproval = "approval"
